@@ -1,0 +1,2 @@
+//! oidc
+pub mod error;

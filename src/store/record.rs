@@ -1,0 +1,165 @@
+//! The one serialised form of a session: a single line of JSON.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::secret::RefreshToken;
+
+/// The only version that exists. An item that says another one is left untouched.
+const VERSION: u32 = 1;
+
+/// What outlives the process: the refresh token, whose it is, and its deadlines.
+#[derive(Clone)]
+pub struct SessionRecord {
+    pub refresh_token: RefreshToken,
+    /// With `client_id`: where the refresh token may be sent. Another pair never gets it.
+    pub issuer: String,
+    pub client_id: String,
+    pub scope: String,
+    /// Who is logged in, for people; empty when the provider did not say.
+    pub subject: String,
+    /// When the tokens were asked for, in seconds since the Unix epoch.
+    pub obtained_at: u64,
+    /// The same moment in seconds since the boot named by `boot_id`.
+    pub obtained_boot: u64,
+    pub boot_id: String,
+    /// The refresh token's stated lifetime in seconds; 0 when unknown.
+    pub refresh_lifetime: u64,
+    /// The host that spends this refresh token (`/etc/machine-id`, hashed).
+    pub machine: String,
+    /// Counts the writes: of two items the higher one is newer.
+    pub sequence: u64,
+}
+
+/// The text is no record of this version; it must not be changed or removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableRecord {
+    #[error("it is a record of version {0}, newer than this program; install a newer bearerd to use it")]
+    Version(u32),
+    #[error("it is no session record")]
+    Broken,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    v: u32,
+    refresh_token: std::borrow::Cow<'a, str>,
+    issuer: std::borrow::Cow<'a, str>,
+    client_id: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    scope: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    subject: std::borrow::Cow<'a, str>,
+    obtained_at: u64,
+    #[serde(default)]
+    obtained_boot: u64,
+    #[serde(default)]
+    boot_id: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    refresh_lifetime: u64,
+    #[serde(default)]
+    machine: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    sequence: u64,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    v: u32,
+}
+
+impl SessionRecord {
+    /// One line: a raw newline in a secret can destroy a whole gnome-keyring collection.
+    #[must_use]
+    pub fn to_json(&self) -> Zeroizing<String> {
+        let wire = Wire {
+            v: VERSION,
+            refresh_token: self.refresh_token.expose().into(),
+            issuer: self.issuer.as_str().into(),
+            client_id: self.client_id.as_str().into(),
+            scope: self.scope.as_str().into(),
+            subject: self.subject.as_str().into(),
+            obtained_at: self.obtained_at,
+            obtained_boot: self.obtained_boot,
+            boot_id: self.boot_id.as_str().into(),
+            refresh_lifetime: self.refresh_lifetime,
+            machine: self.machine.as_str().into(),
+            sequence: self.sequence,
+        };
+        // Strings and integers always serialise.
+        Zeroizing::new(serde_json::to_string(&wire).unwrap_or_default())
+    }
+
+    /// Reads what [`SessionRecord::to_json`] wrote.
+    ///
+    /// # Errors
+    /// When it is another version's or no record at all.
+    pub fn from_json(text: &str) -> Result<Self, UnreadableRecord> {
+        let version: VersionOnly = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
+        if version.v != VERSION {
+            return Err(UnreadableRecord::Version(version.v));
+        }
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
+        let refresh_token =
+            RefreshToken::parse(wire.refresh_token.into_owned()).map_err(|_| UnreadableRecord::Broken)?;
+        Ok(Self {
+            refresh_token,
+            issuer: wire.issuer.into_owned(),
+            client_id: wire.client_id.into_owned(),
+            scope: wire.scope.into_owned(),
+            subject: wire.subject.into_owned(),
+            obtained_at: wire.obtained_at,
+            obtained_boot: wire.obtained_boot,
+            boot_id: wire.boot_id.into_owned(),
+            refresh_lifetime: wire.refresh_lifetime,
+            machine: wire.machine.into_owned(),
+            sequence: wire.sequence,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(subject: &str, scope: &str) -> SessionRecord {
+        SessionRecord {
+            refresh_token: RefreshToken::parse("canary-refresh").unwrap(),
+            issuer: "https://id.example".into(),
+            client_id: "app".into(),
+            scope: scope.into(),
+            subject: subject.into(),
+            obtained_at: 1_790_000_000,
+            obtained_boot: 77,
+            boot_id: "b".into(),
+            refresh_lifetime: 1800,
+            machine: "m".into(),
+            sequence: 3,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_one_line_whatever_the_provider_said(subject in any::<String>(), scope in any::<String>()) {
+            let json = record(&subject, &scope).to_json();
+            prop_assert!(!json.contains('\n') && !json.contains('\r'));
+
+            let read = SessionRecord::from_json(&json).unwrap();
+            prop_assert_eq!(read.subject, subject);
+            prop_assert_eq!(read.scope, scope);
+        }
+
+        #[test]
+        fn reading_never_panics(text in any::<String>()) {
+            let _ = SessionRecord::from_json(&text);
+        }
+    }
+
+    #[test]
+    fn a_future_version_is_named_and_not_read() {
+        let read = SessionRecord::from_json(r#"{"v":2,"anything":true}"#);
+        assert_eq!(read.err(), Some(UnreadableRecord::Version(2)));
+    }
+}
