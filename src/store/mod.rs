@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** nothing outside this module knows the record format. Every call ends within
 //! [`CALL_TIMEOUT`]; a prompt is shown only by [`Store::unlock`] and by the first save of an item,
-//! which both follow from a user's own act.
+//! which both follow from a user's own act, and by [`Store::erase`] where the keyring insists.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::account::AccountName;
 use crate::secret::{ClientSecret, PersonalToken};
 
+mod keyring;
 pub mod memory;
 mod record;
 pub mod secret_service;
@@ -30,6 +31,8 @@ pub enum ItemKind {
 }
 
 impl ItemKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Session, Self::ClientSecret, Self::PersonalToken];
+
     /// The item's `xdg:schema` attribute.
     #[must_use]
     pub fn schema(self) -> &'static str {

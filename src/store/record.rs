@@ -1,9 +1,10 @@
-//! The one serialised form of a session: a single line of JSON.
+//! The serialised form of what is stored: a single line of JSON, for each kind of item.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::secret::RefreshToken;
+use super::{Item, ItemKind};
+use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
 
 /// The only version that exists. An item that says another one is left untouched.
 const VERSION: u32 = 1;
@@ -36,8 +37,59 @@ pub struct SessionRecord {
 pub enum UnreadableRecord {
     #[error("it is a record of version {0}, newer than this program; install a newer bearerd to use it")]
     Version(u32),
-    #[error("it is no session record")]
+    #[error("it is no record of this program")]
     Broken,
+}
+
+impl Item {
+    /// One line, as [`SessionRecord::to_json`] says why.
+    #[must_use]
+    pub(super) fn to_json(&self) -> Zeroizing<String> {
+        match self {
+            Self::Session(record) => record.to_json(),
+            Self::ClientSecret(secret) => secret_to_json(secret.expose()),
+            Self::PersonalToken(token) => secret_to_json(token.expose()),
+        }
+    }
+
+    /// Reads what [`Item::to_json`] wrote.
+    pub(super) fn from_json(kind: ItemKind, text: &str) -> Result<Self, UnreadableRecord> {
+        match kind {
+            ItemKind::Session => SessionRecord::from_json(text).map(Self::Session),
+            ItemKind::ClientSecret => {
+                let secret = ClientSecret::parse(secret_from_json(text)?);
+                secret.map(Self::ClientSecret).map_err(|_| UnreadableRecord::Broken)
+            }
+            ItemKind::PersonalToken => {
+                let token = PersonalToken::parse(secret_from_json(text)?);
+                token.map(Self::PersonalToken).map_err(|_| UnreadableRecord::Broken)
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct SecretWire<'a> {
+    v: u32,
+    secret: std::borrow::Cow<'a, str>,
+}
+
+fn secret_to_json(secret: &str) -> Zeroizing<String> {
+    // A number and a string always serialise.
+    Zeroizing::new(
+        serde_json::to_string(&SecretWire { v: VERSION, secret: secret.into() }).unwrap_or_default(),
+    )
+}
+
+fn secret_from_json(text: &str) -> Result<String, UnreadableRecord> {
+    check_version(text)?;
+    let wire: SecretWire<'_> = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
+    Ok(wire.secret.into_owned())
+}
+
+fn check_version(text: &str) -> Result<(), UnreadableRecord> {
+    let version: VersionOnly = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
+    if version.v == VERSION { Ok(()) } else { Err(UnreadableRecord::Version(version.v)) }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,10 +147,7 @@ impl SessionRecord {
     /// # Errors
     /// When it is another version's or no record at all.
     pub fn from_json(text: &str) -> Result<Self, UnreadableRecord> {
-        let version: VersionOnly = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
-        if version.v != VERSION {
-            return Err(UnreadableRecord::Version(version.v));
-        }
+        check_version(text)?;
         let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
         let refresh_token =
             RefreshToken::parse(wire.refresh_token.into_owned()).map_err(|_| UnreadableRecord::Broken)?;
@@ -153,7 +202,20 @@ mod tests {
 
         #[test]
         fn reading_never_panics(text in any::<String>()) {
-            let _ = SessionRecord::from_json(&text);
+            for kind in ItemKind::ALL {
+                let _ = Item::from_json(kind, &text);
+            }
+        }
+
+        #[test]
+        fn a_client_secret_is_one_line_and_comes_back(text in "[^\\p{Cc}]{1,200}") {
+            let json = Item::ClientSecret(ClientSecret::parse(text.clone()).unwrap()).to_json();
+            prop_assert!(!json.contains(['\n', '\r']));
+
+            let Ok(Item::ClientSecret(read)) = Item::from_json(ItemKind::ClientSecret, &json) else {
+                panic!("unreadable");
+            };
+            prop_assert_eq!(read.expose(), text);
         }
     }
 
@@ -161,5 +223,7 @@ mod tests {
     fn a_future_version_is_named_and_not_read() {
         let read = SessionRecord::from_json(r#"{"v":2,"anything":true}"#);
         assert_eq!(read.err(), Some(UnreadableRecord::Version(2)));
+        let read = Item::from_json(ItemKind::ClientSecret, r#"{"v":9,"secret":"canary-x"}"#);
+        assert_eq!(read.err(), Some(UnreadableRecord::Version(9)));
     }
 }

@@ -1,0 +1,3 @@
+//! What the tests start: buses and services, each private to its test.
+
+pub(crate) mod keyring;
