@@ -1,0 +1,266 @@
+//! The authorization request and its response (RFC 6749 section 4.1, RFC 7636, RFC 9207). Pure, but
+//! for the random numbers.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use url::{Url, form_urlencoded};
+
+use super::text::clean;
+use crate::config::{IssPolicy, OAuthConfig};
+use crate::secret::{AuthorizationCode, CodeVerifier, random_token};
+
+/// One login's request: everything that its response is checked against is in here.
+pub struct AuthorizationRequest {
+    pub url: Url,
+    pub redirect_uri: String,
+    /// `None` with `pkce = false`.
+    pub verifier: Option<CodeVerifier>,
+    state: String,
+    iss: IssPolicy,
+    expected_iss: Option<String>,
+}
+
+/// What a request at the redirect URI means for the login.
+pub enum Response {
+    Code(AuthorizationCode),
+    /// The user said no (`access_denied`).
+    Denied,
+    /// The provider ended the login: code and description, cleaned.
+    Failed {
+        code: String,
+        message: String,
+    },
+    /// Nothing of this login: it goes on. The text says why, for a log.
+    Stray(&'static str),
+}
+
+impl AuthorizationRequest {
+    /// A request with fresh `state`, verifier and, for `openid`, `nonce`: 256 bits each.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness.
+    pub fn new(config: &OAuthConfig, redirect_uri: String) -> Result<Self, getrandom::Error> {
+        let state = random_token()?;
+        let verifier = if config.pkce { CodeVerifier::parse(random_token()?).ok() } else { None };
+        let mut url = config.authorization_endpoint.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            query
+                .append_pair("response_type", "code")
+                .append_pair("client_id", &config.client_id)
+                .append_pair("redirect_uri", &redirect_uri)
+                .append_pair("state", &state);
+            if !config.scopes.is_empty() {
+                query.append_pair("scope", &config.scopes.join(" "));
+            }
+            if let Some(verifier) = &verifier {
+                let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose()));
+                query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
+            }
+            if config.scopes.iter().any(|scope| scope == "openid") {
+                query.append_pair("nonce", &random_token()?);
+            }
+            for (name, value) in &config.extra_params {
+                query.append_pair(name, value);
+            }
+        }
+        let (iss, expected_iss) = (config.iss, config.expected_iss.clone());
+        Ok(Self { url, redirect_uri, verifier, state, iss, expected_iss })
+    }
+
+    /// Reads the query of a request to the redirect URI. Unknown parameters are ignored; nothing
+    /// counts without the right `state`, so that nobody else can end a login.
+    #[must_use]
+    pub fn read_response(&self, query: &str) -> Response {
+        let mut parameters =
+            [("state", None), ("code", None), ("error", None), ("error_description", None), ("iss", None)];
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if let Some((_, slot)) = parameters.iter_mut().find(|(known, _)| *known == name)
+                && slot.replace(value.into_owned()).is_some()
+            {
+                return Response::Stray("a parameter appears twice");
+            }
+        }
+        let [(_, state), (_, code), (_, error), (_, description), (_, iss)] = parameters;
+        if !state.is_some_and(|state| constant_time_eq(&state, &self.state)) {
+            return Response::Stray("the state is not this login's");
+        }
+        if let Some(problem) = self.iss_problem(iss.as_deref()) {
+            return Response::Failed { code: "invalid_issuer".into(), message: problem.into() };
+        }
+        match (code, error) {
+            (_, Some(error)) if error == "access_denied" => Response::Denied,
+            (_, Some(error)) => {
+                let code = clean(&error);
+                let message = description.map(|text| clean(&text)).filter(|text| !text.is_empty());
+                Response::Failed { message: message.unwrap_or_else(|| code.clone()), code }
+            }
+            (Some(code), None) => match AuthorizationCode::parse(code) {
+                Ok(code) => Response::Code(code),
+                Err(_) => Response::Stray("the code has characters that no code has"),
+            },
+            (None, None) => Response::Stray("there is neither a code nor an error"),
+        }
+    }
+
+    /// RFC 9207 section 2.4.
+    fn iss_problem(&self, iss: Option<&str>) -> Option<&'static str> {
+        match (self.iss, iss, &self.expected_iss) {
+            (IssPolicy::Ignore, ..)
+            | (IssPolicy::IfPresent, None, _)
+            | (IssPolicy::IfPresent, Some(_), None) => None,
+            (IssPolicy::Required, None, _) => {
+                Some("the response names no issuer (iss), and this account requires it")
+            }
+            (IssPolicy::Required, Some(_), None) => {
+                Some("no issuer is configured to compare the response's iss with")
+            }
+            (_, Some(iss), Some(expected)) if iss == expected => None,
+            (_, Some(_), Some(_)) => Some("the response comes from another issuer than the configured one"),
+        }
+    }
+}
+
+fn constant_time_eq(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use super::*;
+    use crate::config::{ClientAuth, KeepAlive, LogoutEndpoint, RedirectUri, SecretSource, StoreKind};
+
+    const ISSUER: &str = "https://sso.example/auth/realms/app";
+
+    fn config(scopes: &[&str]) -> OAuthConfig {
+        OAuthConfig {
+            client_id: "my app".into(),
+            client_auth: ClientAuth::Post,
+            client_secret: SecretSource::Store,
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            redirect: RedirectUri::default(),
+            authorization_endpoint: Url::parse("https://sso.example/auth?kept=1").unwrap(),
+            token_endpoint: Url::parse("https://sso.example/token").unwrap(),
+            logout: LogoutEndpoint::None,
+            profile: None,
+            iss: IssPolicy::IfPresent,
+            expected_iss: Some(ISSUER.into()),
+            pkce: true,
+            extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
+            keep_alive: KeepAlive::Always,
+            min_validity: None,
+            ca_file: None,
+            store: StoreKind::Memory,
+        }
+    }
+
+    fn request(config: &OAuthConfig) -> AuthorizationRequest {
+        AuthorizationRequest::new(config, "http://127.0.0.1:8765/callback".into()).unwrap()
+    }
+
+    fn query(request: &AuthorizationRequest) -> HashMap<String, String> {
+        request.url.query_pairs().into_owned().collect()
+    }
+
+    /// A1, A2, A6, A8, A13.
+    #[test]
+    fn the_request_has_code_pkce_state_and_what_was_configured() {
+        let request = request(&config(&["profile", "locks"]));
+        let query = query(&request);
+        assert_eq!(query["response_type"], "code");
+        assert_eq!(query["client_id"], "my app");
+        assert_eq!(query["scope"], "profile locks");
+        assert_eq!(query["redirect_uri"], "http://127.0.0.1:8765/callback");
+        assert_eq!(query["code_challenge_method"], "S256");
+        let verifier = request.verifier.as_ref().unwrap();
+        assert_eq!(query["code_challenge"], URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose())));
+        assert_eq!(query["kept"], "1");
+        assert_eq!(query["prompt"], "consent");
+        assert!(!query.contains_key("nonce"));
+    }
+
+    /// A3, A5, A6: three independent values, new for each login.
+    #[test]
+    fn state_nonce_and_verifier_differ_from_each_other_and_between_logins() {
+        let config = config(&["openid"]);
+        let (first, second) = (request(&config), request(&config));
+        let (a, b) = (query(&first), query(&second));
+        let mut values = vec![a["state"].clone(), a["nonce"].clone(), b["state"].clone(), b["nonce"].clone()];
+        values.extend([first, second].iter().map(|r| r.verifier.as_ref().unwrap().expose().to_owned()));
+        values.sort();
+        values.dedup();
+        assert_eq!(values.len(), 6);
+    }
+
+    /// A4: the switch drops both parameters.
+    #[test]
+    fn without_pkce_neither_parameter_is_sent() {
+        let request = request(&OAuthConfig { pkce: false, ..config(&[]) });
+        let query = query(&request);
+        assert!(request.verifier.is_none());
+        assert!(!query.contains_key("code_challenge") && !query.contains_key("code_challenge_method"));
+    }
+
+    fn outcome(request: &AuthorizationRequest, query: &str) -> String {
+        match request.read_response(&query.replace("STATE", &request.state)) {
+            Response::Code(code) => format!("code {}", code.expose()),
+            Response::Denied => "denied".into(),
+            Response::Failed { code, message } => format!("failed {code}: {message}"),
+            Response::Stray(why) => format!("stray: {why}"),
+        }
+    }
+
+    /// A12, B5, B6, B9, B10, G7, K4.
+    #[test]
+    fn responses_are_sorted() {
+        let request = request(&config(&[]));
+        for (query, expected) in [
+            ("code=abc&state=STATE", "code abc"),
+            (
+                "code=abc&state=STATE&session_state=x&iss=https%3A%2F%2Fsso.example%2Fauth%2Frealms%2Fapp&authuser=0",
+                "code abc",
+            ),
+            (
+                "code=abc&state=STATE&iss=https%3A%2F%2Fevil.example",
+                "failed invalid_issuer: the response comes from another issuer than the configured one",
+            ),
+            (
+                "error=access_denied&state=STATE&iss=https%3A%2F%2Fevil.example",
+                "failed invalid_issuer: the response comes from another issuer than the configured one",
+            ),
+            ("error=access_denied&state=STATE", "denied"),
+            (
+                "error=server_error&error_description=%3Cscript%3E%00boom&state=STATE",
+                "failed server_error: <script> boom",
+            ),
+            ("error=access_denied", "stray: the state is not this login's"),
+            ("code=abc&state=wrong", "stray: the state is not this login's"),
+            ("code=abc", "stray: the state is not this login's"),
+            ("code=a&code=b&state=STATE", "stray: a parameter appears twice"),
+            ("code=a&state=STATE&state=STATE", "stray: a parameter appears twice"),
+            ("state=STATE", "stray: there is neither a code nor an error"),
+            ("code=&state=STATE", "stray: the code has characters that no code has"),
+            ("", "stray: the state is not this login's"),
+        ] {
+            assert_eq!(outcome(&request, query), expected, "{query}");
+        }
+    }
+
+    /// G8.
+    #[test]
+    fn a_required_issuer_must_be_there() {
+        let request = request(&OAuthConfig { iss: IssPolicy::Required, ..config(&[]) });
+        assert!(outcome(&request, "code=a&state=STATE").starts_with("failed invalid_issuer"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_makes_it_panic_or_counts_without_the_state(query in ".{0,200}") {
+            let request = request(&config(&[]));
+            proptest::prop_assert!(matches!(request.read_response(&query), Response::Stray(_)));
+        }
+    }
+}
