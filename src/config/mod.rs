@@ -12,9 +12,20 @@ use url::Url;
 use crate::account::AccountName;
 use crate::secret::ClientSecret;
 
+mod account;
+mod file;
+mod load;
+#[cfg(test)]
+mod tests;
+
+pub use file::ConfigError;
+pub use load::{AccountLookup, ConfigDirs};
+
 /// The whole configuration, valid by construction.
 #[derive(Clone, Default)]
 pub struct Config {
+    /// The main file, for messages.
+    pub(crate) file: String,
     pub default_account: Option<AccountName>,
     pub accounts: BTreeMap<AccountName, Arc<AccountConfig>>,
     /// What a user should know and can go on without, each naming its file and line.
@@ -54,6 +65,8 @@ pub struct OAuthConfig {
     /// Asked once per login for the account holder's name.
     pub profile: Option<Profile>,
     pub iss: IssPolicy,
+    /// What a response's `iss` must equal; `None` when no issuer is known.
+    pub expected_iss: Option<String>,
     pub pkce: bool,
     /// Added to the authorization request; never a reserved name.
     pub extra_params: BTreeMap<String, String>,

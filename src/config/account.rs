@@ -1,0 +1,351 @@
+//! One account: its own keys over its preset's, checked and put together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::file::{ConfigError, Field, Fields};
+use super::{
+    AccountConfig, ClientAuth, ConfigDirs, IssPolicy, KeepAlive, LogoutEndpoint, OAuthConfig, Profile,
+    RedirectUri, SecretSource, Source, StoreKind,
+};
+use crate::account::AccountName;
+use crate::secret::ClientSecret;
+
+/// Every key of a preset.
+pub(super) const PRESET_KEYS: &[&str] = &[
+    "issuer",
+    "scopes",
+    "redirect_uri",
+    "authorization_endpoint",
+    "token_endpoint",
+    "revocation_endpoint",
+    "profile_url",
+    "profile_name",
+    "client_auth",
+    "pkce",
+    "iss",
+    "extra_params",
+    "keep_alive",
+    "min_validity",
+];
+
+/// The keys that only an account has, beside those of a preset.
+const ACCOUNT_KEYS: &[&str] =
+    &["provider", "source", "client_id", "client_secret", "client_secret_file", "ca_file", "store"];
+
+/// What a personal account can have: everything else is about logins.
+const PERSONAL_KEYS: &[&str] = &["provider", "source", "issuer"];
+
+/// Parameters of the authorization request that are ours alone (RFC 6749, RFC 7636, RFC 9101).
+const RESERVED_PARAMETERS: &[&str] = &[
+    "response_type",
+    "client_id",
+    "client_secret",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "code",
+    "grant_type",
+    "request",
+    "request_uri",
+    "response_mode",
+];
+
+const KEYCLOAK_TOKEN: &str = "/protocol/openid-connect/token";
+const MAX_MIN_VALIDITY: u64 = 86_400;
+
+/// All keys of an account, for the reference and for suggestions.
+pub(super) fn account_keys() -> Vec<&'static str> {
+    ACCOUNT_KEYS.iter().chain(PRESET_KEYS).copied().collect()
+}
+
+/// An account's fields and its preset's behind them.
+struct Layers<'a> {
+    own: Fields<'a>,
+    preset: Option<Fields<'a>>,
+}
+
+impl<'a> Layers<'a> {
+    fn get(&self, key: &'a str) -> Option<Field<'a>> {
+        self.own.get(key).or_else(|| self.preset.and_then(|preset| preset.get(key)))
+    }
+
+    fn url(&self, key: &'a str) -> Result<Option<Url>, ConfigError> {
+        self.get(key).map(|field| url(&field)).transpose()
+    }
+}
+
+/// Checks one account.
+pub(super) fn read<'a>(
+    name: AccountName,
+    place: &Field<'a>,
+    preset: Option<(&'a str, Fields<'a>)>,
+    dirs: &ConfigDirs,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<AccountConfig>, ConfigError> {
+    let own = place.table()?;
+    let personal = match own.get("source") {
+        Some(field) => field.word(&[("oauth", false), ("personal", true)])?,
+        None => false,
+    };
+    if personal {
+        let keys = account_keys();
+        own.only(&keys)?;
+        if let Some((key, _, field)) = own.iter().find(|(key, ..)| !PERSONAL_KEYS.contains(key)) {
+            let _ = key;
+            return Err(field.error("has no meaning with source = \"personal\"; remove it"));
+        }
+    } else {
+        own.only(&account_keys())?;
+    }
+    let provider = preset.map(|(name, _)| name.to_owned()).unwrap_or_default();
+    let layers = Layers { own, preset: preset.map(|(_, fields)| fields) };
+    let issuer = layers.get("issuer").map(|field| url(&field).and(field.string())).transpose()?;
+    if personal {
+        let issuer = issuer.unwrap_or_default().to_owned();
+        return Ok(Arc::new(AccountConfig { name, provider, issuer, source: Source::Personal }));
+    }
+    let oauth = read_oauth(&layers, place, issuer, dirs, warnings)?;
+    let issuer =
+        oauth.expected_iss.clone().unwrap_or_else(|| oauth.token_endpoint.origin().ascii_serialization());
+    Ok(Arc::new(AccountConfig { name, provider, issuer, source: Source::OAuth(Box::new(oauth)) }))
+}
+
+fn read_oauth<'a>(
+    layers: &Layers<'a>,
+    place: &Field<'a>,
+    issuer: Option<&str>,
+    dirs: &ConfigDirs,
+    warnings: &mut Vec<String>,
+) -> Result<OAuthConfig, ConfigError> {
+    let endpoint = |key| {
+        layers.url(key)?.ok_or_else(|| {
+            place.error(&format!(
+                "needs `{key}` (or a `provider`); discovery from `issuer` alone is not there yet"
+            ))
+        })
+    };
+    let authorization_endpoint = endpoint("authorization_endpoint")?;
+    let token_endpoint = endpoint("token_endpoint")?;
+    let realm = token_endpoint.as_str().strip_suffix(KEYCLOAK_TOKEN).map(str::to_owned);
+    let revocation = layers.url("revocation_endpoint")?;
+    let logout = match (&realm, revocation) {
+        (_, Some(url)) => LogoutEndpoint::Revocation(url),
+        (Some(realm), None) => Url::parse(&format!("{realm}/protocol/openid-connect/logout"))
+            .map_or(LogoutEndpoint::None, LogoutEndpoint::Keycloak),
+        (None, None) => LogoutEndpoint::None,
+    };
+    let client_id = layers
+        .get("client_id")
+        .ok_or_else(|| place.error("needs `client_id`, as registered at the provider"))?;
+    let client_id_text = client_id.string()?;
+    if client_id_text.is_empty()
+        || client_id_text.len() > 1024
+        || client_id_text.chars().any(char::is_control)
+    {
+        return Err(client_id.error("must be 1 to 1024 characters without control characters"));
+    }
+    let client_auth = match layers.get("client_auth") {
+        Some(field) => field.word(&[
+            ("basic", ClientAuth::Basic),
+            ("post", ClientAuth::Post),
+            ("none", ClientAuth::None),
+        ])?,
+        None => ClientAuth::Basic,
+    };
+    let flag = |key, default| layers.get(key).map_or(Ok(default), |field| field.boolean());
+    Ok(OAuthConfig {
+        client_id: client_id_text.to_owned(),
+        client_auth,
+        client_secret: client_secret(layers, client_auth, dirs, warnings)?,
+        scopes: scopes(layers)?,
+        redirect: layers
+            .get("redirect_uri")
+            .map_or_else(|| Ok(RedirectUri::default()), |field| redirect(&field))?,
+        authorization_endpoint,
+        token_endpoint,
+        logout,
+        profile: profile(layers)?,
+        iss: layers.get("iss").map_or(Ok(IssPolicy::IfPresent), |field| {
+            field.word(&[
+                ("required", IssPolicy::Required),
+                ("if-present", IssPolicy::IfPresent),
+                ("ignore", IssPolicy::Ignore),
+            ])
+        })?,
+        expected_iss: issuer.map(str::to_owned).or(realm),
+        pkce: flag("pkce", true)?,
+        extra_params: extra_params(layers)?,
+        keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {
+            field.word(&[("always", KeepAlive::Always), ("when-used", KeepAlive::WhenUsed)])
+        })?,
+        min_validity: layers
+            .get("min_validity")
+            .map(|field| field.integer(MAX_MIN_VALIDITY).map(Duration::from_secs))
+            .transpose()?,
+        ca_file: ca_file(layers, dirs)?,
+        store: layers.get("store").map_or(Ok(StoreKind::SecretService), |field| {
+            field.word(&[("secret-service", StoreKind::SecretService), ("memory", StoreKind::Memory)])
+        })?,
+    })
+}
+
+fn client_secret(
+    layers: &Layers<'_>,
+    auth: ClientAuth,
+    dirs: &ConfigDirs,
+    warnings: &mut Vec<String>,
+) -> Result<SecretSource, ConfigError> {
+    let (inline, file) = (layers.own.get("client_secret"), layers.own.get("client_secret_file"));
+    if let (ClientAuth::None, Some(field)) = (auth, inline.or(file)) {
+        return Err(field.error("has no use with client_auth = \"none\"; remove one of them"));
+    }
+    match (inline, file) {
+        (Some(field), Some(_)) => Err(field.error("and `client_secret_file` are both given; remove one")),
+        (None, None) => Ok(SecretSource::Store),
+        (None, Some(field)) => Ok(SecretSource::File(path(&field, dirs)?)),
+        (Some(field), None) => {
+            let remedy = "better: remove it and run: bearerctl set-secret ACCOUNT";
+            if field.document.exposed {
+                return Err(
+                    field.error(&format!("is in a file that others can read; chmod 600 it, or {remedy}"))
+                );
+            }
+            let secret = ClientSecret::parse(field.string()?)
+                .map_err(|why| field.error(&format!("cannot be used: {why}")))?;
+            let file = field.document.path.display();
+            warnings.push(format!("{file}:{}: `client_secret` is in plain text; {remedy}", field.line()));
+            Ok(SecretSource::Inline(secret))
+        }
+    }
+}
+
+fn scopes(layers: &Layers<'_>) -> Result<Vec<String>, ConfigError> {
+    let Some(field) = layers.get("scopes") else { return Ok(Vec::new()) };
+    let scopes = field.strings()?;
+    // RFC 6749 section 3.3.
+    let fits = |c: char| matches!(c, '!' | '#'..='[' | ']'..='~');
+    if scopes.iter().any(|scope| scope.is_empty() || !scope.chars().all(fits)) {
+        return Err(field.error("must hold one scope per string, without spaces or quotes"));
+    }
+    Ok(scopes)
+}
+
+fn profile(layers: &Layers<'_>) -> Result<Option<Profile>, ConfigError> {
+    let name = layers.get("profile_name");
+    let Some(url) = layers.url("profile_url")? else {
+        return match name {
+            Some(field) => Err(field.error("needs `profile_url`")),
+            None => Ok(None),
+        };
+    };
+    let Some(field) = name else {
+        return Ok(Some(Profile { url, name: "/name".to_owned() }));
+    };
+    let pointer = field.string()?;
+    if !pointer.starts_with('/') {
+        return Err(field.error("must be a JSON pointer such as \"/username\""));
+    }
+    Ok(Some(Profile { url, name: pointer.to_owned() }))
+}
+
+fn extra_params(layers: &Layers<'_>) -> Result<BTreeMap<String, String>, ConfigError> {
+    let Some(field) = layers.get("extra_params") else { return Ok(BTreeMap::new()) };
+    let mut parameters = BTreeMap::new();
+    for (name, _, value) in field.table()?.iter() {
+        if RESERVED_PARAMETERS.contains(&name) {
+            return Err(value.error("is a parameter that bearerd sets itself; remove it"));
+        }
+        parameters.insert(name.to_owned(), value.string()?.to_owned());
+    }
+    Ok(parameters)
+}
+
+fn ca_file(layers: &Layers<'_>, dirs: &ConfigDirs) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(field) = layers.own.get("ca_file") else { return Ok(None) };
+    let path = path(&field, dirs)?;
+    let pem =
+        std::fs::read_to_string(&path).map_err(|error| field.error(&format!("cannot be read: {error}")))?;
+    if !pem.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(field.error("must name a file with PEM certificates"));
+    }
+    Ok(Some(path))
+}
+
+/// A path with `~/` and `$CREDENTIALS_DIRECTORY` expanded.
+fn path(field: &Field<'_>, dirs: &ConfigDirs) -> Result<PathBuf, ConfigError> {
+    let text = field.string()?;
+    if let Some(rest) = text.strip_prefix("$CREDENTIALS_DIRECTORY/") {
+        let credentials = dirs.credentials.as_ref().ok_or_else(|| {
+            field.error("names $CREDENTIALS_DIRECTORY, which is not set; add LoadCredential= to the unit")
+        })?;
+        return Ok(credentials.join(rest));
+    }
+    if let Some(rest) = text.strip_prefix("~/") {
+        let home = dirs.home.as_ref().ok_or_else(|| field.error("starts with ~/, and HOME is not set"))?;
+        return Ok(home.join(rest));
+    }
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(field.error("must be an absolute path, or start with ~/ or $CREDENTIALS_DIRECTORY/"))
+    }
+}
+
+/// An address of a provider: https, or http on a loopback literal (RFC 6749 section 3.1, RFC 8252 section 8.3).
+fn url(field: &Field<'_>) -> Result<Url, ConfigError> {
+    let url = Url::parse(field.string()?).map_err(|why| field.error(&format!("is no URL: {why}")))?;
+    let loopback = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        _ => false,
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        _ => return Err(field.error("must start with https:// (http:// only for 127.0.0.1 or [::1])")),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err(field.error("must have no user, password or #fragment"));
+    }
+    Ok(url)
+}
+
+fn redirect(field: &Field<'_>) -> Result<RedirectUri, ConfigError> {
+    let url = Url::parse(field.string()?).map_err(|why| field.error(&format!("is no URL: {why}")))?;
+    let host = match url.host() {
+        Some(Host::Ipv4(ip)) if ip == std::net::Ipv4Addr::LOCALHOST => "127.0.0.1",
+        Some(Host::Domain("localhost")) => "localhost",
+        Some(Host::Ipv6(ip)) if ip.is_loopback() => {
+            return Err(field.error("must be on 127.0.0.1: providers accept any port there, not on [::1]"));
+        }
+        _ => {
+            return Err(
+                field.error("must be on this machine: http://127.0.0.1/callback, with or without a port")
+            );
+        }
+    };
+    if url.scheme() != "http" {
+        return Err(field.error("must start with http://: the browser comes back on loopback"));
+    }
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        return Err(field.error("must be host, port and path only"));
+    }
+    // `Url` drops a port of 80, which nobody but root could listen on anyway.
+    if url.port().is_some_and(|port| port < 1024) {
+        return Err(field.error("must have a port from 1024 to 65535, or none"));
+    }
+    Ok(RedirectUri { host: host.to_owned(), port: url.port(), path: url.path().to_owned() })
+}

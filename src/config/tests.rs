@@ -1,0 +1,333 @@
+//! Good files, and the exact complaint about each bad one.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn with(text: &str) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write("config.toml", text, 0o600);
+        files
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn dirs(&self) -> ConfigDirs {
+        ConfigDirs {
+            user: self.0.path().to_owned(),
+            vendor: self.0.path().join("vendor"),
+            credentials: Some("/run/credentials/bearerd".into()),
+            home: Some("/home/ayu".into()),
+        }
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.dirs())
+    }
+
+    /// The complaint, with the folder's name taken out.
+    fn complaint(&self) -> String {
+        let error = self.load().err().map(|error| error.to_string()).unwrap_or_default();
+        error.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+fn oauth(config: &Config, name: &str) -> OAuthConfig {
+    match &config.accounts[name].source {
+        Source::OAuth(oauth) => oauth.as_ref().clone(),
+        Source::Personal => panic!("{name} is personal"),
+    }
+}
+
+const CHASTER: &str = r#"
+default_account = "chaster"
+
+[accounts.chaster]
+provider = "chaster"
+client_id = "my-app"
+scopes = ["profile", "locks"]
+redirect_uri = "http://127.0.0.1:8765/callback"
+
+[accounts.chaster-dev]
+provider = "chaster"
+source = "personal"
+"#;
+
+#[test]
+fn the_first_provider_is_three_lines() {
+    let config = Files::with(CHASTER).load().unwrap();
+    assert_eq!(config.default_account.as_ref().map(AccountName::as_str), Some("chaster"));
+
+    let chaster = oauth(&config, "chaster");
+    let realm = "https://sso.chaster.app/auth/realms/app";
+    assert_eq!(chaster.authorization_endpoint.as_str(), format!("{realm}/protocol/openid-connect/auth"));
+    assert_eq!(chaster.token_endpoint.as_str(), format!("{realm}/protocol/openid-connect/token"));
+    let logout = Url::parse(&format!("{realm}/protocol/openid-connect/logout")).unwrap();
+    assert_eq!(chaster.logout, LogoutEndpoint::Keycloak(logout));
+    assert_eq!(chaster.client_auth, ClientAuth::Post);
+    assert_eq!(chaster.expected_iss.as_deref(), Some(realm));
+    assert_eq!(chaster.profile.as_ref().map(|profile| profile.name.as_str()), Some("/username"));
+    assert_eq!(chaster.redirect.port, Some(8765));
+    assert!(chaster.pkce && chaster.client_secret == SecretSource::Store);
+    assert_eq!(config.accounts["chaster"].issuer, realm);
+    assert!(matches!(config.accounts["chaster-dev"].source, Source::Personal));
+}
+
+#[test]
+fn explicit_endpoints_need_no_discovery() {
+    let files = Files::with(
+        r#"
+        [accounts.x]
+        client_id = "a"
+        authorization_endpoint = "http://127.0.0.1:8080/authorize?tenant=1"
+        token_endpoint = "http://127.0.0.1:8080/token"
+        revocation_endpoint = "http://127.0.0.1:8080/revoke"
+        client_auth = "none"
+        extra_params = { prompt = "consent" }
+        keep_alive = "when-used"
+        min_validity = 1_0
+        pkce = false
+        store = "memory"
+        "#,
+    );
+    let x = oauth(&files.load().unwrap(), "x");
+    assert_eq!(x.redirect, RedirectUri::default());
+    assert_eq!((x.keep_alive, x.store, x.pkce), (KeepAlive::WhenUsed, StoreKind::Memory, false));
+    assert_eq!(x.min_validity, Some(Duration::from_secs(10)));
+    assert!(matches!(x.logout, LogoutEndpoint::Revocation(_)));
+    assert_eq!(x.expected_iss, None);
+}
+
+#[test]
+fn each_complaint_names_file_line_key_and_remedy() {
+    let account = |line: &str| format!("[accounts.a]\nprovider = \"chaster\"\nclient_id = \"x\"\n{line}\n");
+    for (text, complaint) in [
+        (
+            "default_acount = \"a\"".to_owned(),
+            "config.toml:1: unknown key `default_acount`; did you mean `default_account`?",
+        ),
+        ("[accounts.a".to_owned(), "config.toml:1: "),
+        ("\n\n[accounts.\"a b\"]".to_owned(), "config.toml:3: bad account name: an account name is 1 to 64"),
+        (
+            "default_account = \"b\"".to_owned(),
+            "config.toml:1: `default_account` names no configured account",
+        ),
+        (account("clientid = \"y\""), "config.toml:4: unknown key `clientid`; did you mean `client_id`?"),
+        (account("dpop = true"), "config.toml:4: unknown key `dpop`"),
+        (account("scopes = \"profile\""), "config.toml:4: `scopes` must be a list of strings"),
+        (
+            account("scopes = [\"a b\"]"),
+            "config.toml:4: `scopes` must hold one scope per string, without spaces or quotes",
+        ),
+        (
+            account("iss = \"maybe\""),
+            "config.toml:4: `iss` must be \"required\" or \"if-present\" or \"ignore\"",
+        ),
+        (account("pkce = 1"), "config.toml:4: `pkce` must be true or false"),
+        (
+            account("min_validity = -1"),
+            "config.toml:4: `min_validity` must be a whole number from 0 to 86400",
+        ),
+        (
+            account("token_endpoint = \"http://id.example/token\""),
+            "config.toml:4: `token_endpoint` must start with https:// (http:// only for 127.0.0.1 or [::1])",
+        ),
+        (
+            account("token_endpoint = \"http://localhost/token\""),
+            "config.toml:4: `token_endpoint` must start with https://",
+        ),
+        (
+            account("token_endpoint = \"https://u:p@id.example/\""),
+            "config.toml:4: `token_endpoint` must have no user, password or #fragment",
+        ),
+        (
+            account("profile_url = \"nowhere\""),
+            "config.toml:4: `profile_url` is no URL: relative URL without a base",
+        ),
+        (
+            account("redirect_uri = \"http://example.org/cb\""),
+            "config.toml:4: `redirect_uri` must be on this machine",
+        ),
+        (
+            account("redirect_uri = \"http://[::1]:9000/cb\""),
+            "config.toml:4: `redirect_uri` must be on 127.0.0.1: providers accept any port there",
+        ),
+        (
+            account("redirect_uri = \"http://127.0.0.1:99/cb\""),
+            "config.toml:4: `redirect_uri` must have a port from 1024 to 65535, or none",
+        ),
+        (
+            account("redirect_uri = \"https://127.0.0.1:9000/cb\""),
+            "config.toml:4: `redirect_uri` must start with http://",
+        ),
+        (
+            account("extra_params = { state = \"x\" }"),
+            "config.toml:4: `state` is a parameter that bearerd sets itself; remove it",
+        ),
+        (
+            account("client_secret_file = \"secret\""),
+            "config.toml:4: `client_secret_file` must be an absolute path",
+        ),
+        (account("ca_file = \"/nonexistent/ca.pem\""), "config.toml:4: `ca_file` cannot be read"),
+        (
+            account("profile_name = \"username\""),
+            "config.toml:4: `profile_name` must be a JSON pointer such as \"/username\"",
+        ),
+        (
+            "[accounts.a]\nprovider = \"chastr\"".to_owned(),
+            "config.toml:2: `provider` names no preset; known: chaster; did you mean \"chaster\"?",
+        ),
+        (
+            "[accounts.a]\nprovider = \"chaster\"".to_owned(),
+            "config.toml:1: `a` needs `client_id`, as registered at the provider",
+        ),
+        (
+            "[accounts.a]\nissuer = \"https://id.example\"\nclient_id = \"x\"".to_owned(),
+            "config.toml:1: `a` needs `authorization_endpoint` (or a `provider`)",
+        ),
+        (
+            "[accounts.a]\nprovider = \"chaster\"\nsource = \"personal\"\nscopes = []".to_owned(),
+            "config.toml:4: `scopes` has no meaning with source = \"personal\"; remove it",
+        ),
+    ] {
+        let files = Files::with(&text);
+        let got = files.complaint();
+        assert!(got.starts_with(complaint), "{text}\n got: {got}\nwant: {complaint}");
+    }
+}
+
+/// R17: a secret in a file that others can read is refused, and never repeated.
+#[test]
+fn an_inline_secret_is_accepted_with_a_warning_in_a_private_file_only() {
+    let text = "[accounts.a]\nprovider = \"chaster\"\nclient_id = \"x\"\nclient_secret = \"canary-inline\"\n";
+    let files = Files::with(text);
+    let config = files.load().unwrap();
+    assert!(matches!(oauth(&config, "a").client_secret, SecretSource::Inline(_)));
+    assert!(
+        config.warnings[0].contains("config.toml:4: `client_secret` is in plain text"),
+        "{:?}",
+        config.warnings
+    );
+
+    files.write("config.toml", text, 0o644);
+    let complaint = files.complaint();
+    assert!(complaint.contains("chmod 600") && complaint.contains("bearerctl set-secret"), "{complaint}");
+    assert!(!complaint.contains("canary"));
+}
+
+#[test]
+fn secret_files_may_be_credentials_or_below_home() {
+    for (given, expected) in [
+        ("$CREDENTIALS_DIRECTORY/chaster", "/run/credentials/bearerd/chaster"),
+        ("~/secret", "/home/ayu/secret"),
+        ("/etc/secret", "/etc/secret"),
+    ] {
+        let files = Files::with(&format!(
+            "[accounts.a]\nprovider = \"chaster\"\nclient_id = \"x\"\nclient_secret_file = \"{given}\"\n"
+        ));
+        let config = files.load().unwrap();
+        assert!(
+            matches!(oauth(&config, "a").client_secret, SecretSource::File(path) if path == Path::new(expected))
+        );
+    }
+}
+
+#[test]
+fn a_user_preset_replaces_the_vendors_which_replaces_the_built_in_one() {
+    let files = Files::with("[accounts.a]\nprovider = \"chaster\"\nclient_id = \"x\"\n");
+    let preset = |host: &str| {
+        format!("authorization_endpoint = \"https://{host}/a\"\ntoken_endpoint = \"https://{host}/t\"\n")
+    };
+    let host =
+        |files: &Files| oauth(&files.load().unwrap(), "a").token_endpoint.host_str().map(str::to_owned);
+    assert_eq!(host(&files).as_deref(), Some("sso.chaster.app"));
+    files.write("vendor/providers.d/chaster.toml", &preset("vendor.example"), 0o644);
+    assert_eq!(host(&files).as_deref(), Some("vendor.example"));
+    files.write("providers.d/chaster.toml", &preset("user.example"), 0o644);
+    assert_eq!(host(&files).as_deref(), Some("user.example"));
+
+    files.write("providers.d/chaster.toml", "client_secret = \"x\"", 0o644);
+    assert!(files.complaint().starts_with("providers.d/chaster.toml:1: unknown key `client_secret`"));
+}
+
+#[test]
+fn accounts_come_from_their_folder_too_and_only_once() {
+    let files = Files::with("[accounts.a]\nprovider = \"chaster\"\nclient_id = \"x\"\n");
+    files.write("accounts.d/b.toml", "[accounts.b]\nprovider = \"chaster\"\nclient_id = \"y\"\n", 0o644);
+    assert_eq!(files.load().unwrap().accounts.len(), 2);
+
+    files.write("accounts.d/c.toml", "\n[accounts.a]\nprovider = \"chaster\"\nclient_id = \"z\"\n", 0o644);
+    let complaint = files.complaint();
+    assert!(
+        complaint.starts_with("accounts.d/c.toml:2: account \"a\" is defined already at config.toml:1"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn the_empty_name_is_the_default_or_the_only_account() {
+    let name = |config: &Config, name: &str| match config.account(name) {
+        Ok(account) => account.name.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let both = Files::with(CHASTER).load().unwrap();
+    assert_eq!(name(&both, ""), "chaster");
+    assert_eq!(name(&both, "chaster-dev"), "chaster-dev");
+    assert_eq!(
+        name(&both, "chastr"),
+        "no account \"chastr\"; did you mean \"chaster\"?; run: bearerctl status"
+    );
+
+    let undecided = Files::with(&CHASTER.replace("default_account = \"chaster\"", "")).load().unwrap();
+    assert!(name(&undecided, "").starts_with("no account was named, and there are several"));
+    let none = Files::with("").load().unwrap();
+    assert!(name(&none, "").starts_with("no account is configured; write one into "));
+}
+
+#[test]
+fn without_a_file_there_is_a_warning_and_no_error() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let config = files.load().unwrap();
+    assert!(config.accounts.is_empty() && config.warnings[0].contains("does not exist"));
+}
+
+#[test]
+fn unchanged_accounts_compare_equal() {
+    let (one, two) = (Files::with(CHASTER).load().unwrap(), Files::with(CHASTER).load().unwrap());
+    assert!(one.accounts["chaster"] == two.accounts["chaster"]);
+    let other = Files::with(&CHASTER.replace("\"locks\"", "\"keyholder\"")).load().unwrap();
+    assert!(one.accounts["chaster"] != other.accounts["chaster"]);
+    assert!(one.accounts["chaster-dev"] == other.accounts["chaster-dev"]);
+}
+
+/// Each key has its row in the reference.
+#[test]
+fn every_key_is_in_the_reference() {
+    let reference = include_str!("../../docs/configuration.md");
+    for key in account::account_keys() {
+        assert!(reference.contains(&format!("`{key}`")), "{key} is not in docs/configuration.md");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic_or_repeats_a_secret(
+        before in "[ -~\n]{0,80}", secret in "canary[a-z]{12}", after in "[ -~\n]{0,40}",
+    ) {
+        let files = Files::with(&format!("{before}\n[accounts.a]\nclient_secret = \"{secret}\"{after}\n"));
+        if let Err(error) = files.load() {
+            prop_assert!(!error.to_string().contains(&secret), "{error}");
+        }
+    }
+}
