@@ -1,0 +1,598 @@
+//! One task per account: it owns the state machine, and everything that it does goes through here.
+//!
+//! **Invariants:** the loop never waits for IO. A refresh belongs to this task, so no caller can
+//! cancel it; a stop waits for it and for its save.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::error::Error;
+use super::live::Asked;
+use super::schedule::Jitter;
+use super::state::{Answer, Effect, Heirloom, Policy, Reply, RequestId, Session, TokenOptions, TokenReply};
+use super::text;
+use super::view::View;
+use crate::account::AccountName;
+use crate::clock::{Clock, Now};
+use crate::config::OAuthConfig;
+use crate::login::loopback::Listener;
+use crate::login::{Attempt, LIFETIME, LoginState, code};
+use crate::oidc::Provider;
+use crate::oidc::authorization::AuthorizationRequest;
+use crate::oidc::error::ProviderError;
+use crate::secret::{ClientSecret, PersonalToken};
+use crate::store::{Item, ItemKind, Loaded, Store, StoreError};
+use crate::tokens::TokenResponse;
+
+/// How many requests wait for the loop before callers wait to be let in.
+const INBOX: usize = 64;
+/// A stop gives a refresh on its way this long: its own limit, and a little for the save.
+const DRAIN: Duration = Duration::from_secs(75);
+/// How long `Set*` waits for the user to unlock the store; within the callers' 15 seconds.
+const UNLOCK_WAIT: Duration = Duration::from_secs(12);
+
+/// What others may see of an account.
+#[derive(Clone)]
+pub struct Published {
+    pub view: View,
+    pub login: Option<Arc<Attempt>>,
+}
+
+/// A login that was started or joined.
+pub struct StartedLogin {
+    pub attempt: Arc<Attempt>,
+    /// Somebody else started it.
+    pub joined: bool,
+}
+
+enum Command {
+    Ask(Request, oneshot::Sender<Answer>),
+    LoggedIn(Box<(TokenResponse, String, Asked)>, oneshot::Sender<Answer>),
+    Login(oneshot::Sender<Result<StartedLogin, Error>>),
+    LoginSecret(oneshot::Sender<Result<Option<ClientSecret>, Error>>),
+    SetClientSecret(Option<ClientSecret>, oneshot::Sender<Result<(), Error>>),
+    SetPersonalToken(Option<PersonalToken>, oneshot::Sender<Result<(), Error>>),
+    LogoutPersonal(oneshot::Sender<Result<(), Error>>),
+    Ping(oneshot::Sender<()>),
+    Stop(oneshot::Sender<Heirloom>),
+}
+
+enum Request {
+    Token(TokenOptions),
+    Reject(String),
+    Refresh,
+    Logout,
+}
+
+/// The only door to a session.
+#[derive(Clone)]
+pub struct SessionHandle {
+    commands: mpsc::Sender<Command>,
+    published: watch::Receiver<Published>,
+    account: AccountName,
+    personal: bool,
+}
+
+impl SessionHandle {
+    /// A token of at least the wanted validity, or the reason why there is none, within 15 s.
+    ///
+    /// # Errors
+    /// As the D-Bus contract has them for `GetToken`.
+    pub async fn token(&self, options: TokenOptions) -> Result<TokenReply, Error> {
+        match self.ask(Request::Token(options)).await? {
+            Reply::Token(reply) => Ok(reply),
+            Reply::Flag(_) | Reply::Done => Err(self.gone()),
+        }
+    }
+
+    /// Reports a refused token by its id; whether there is a newer one now.
+    ///
+    /// # Errors
+    /// When a newer one was needed and could not be had.
+    pub async fn reject(&self, token_id: String) -> Result<bool, Error> {
+        self.flag(Request::Reject(token_id)).await
+    }
+
+    /// Refreshes now.
+    ///
+    /// # Errors
+    /// When there is nothing to refresh, or the refresh failed.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        self.ask(Request::Refresh).await.map(|_| ())
+    }
+
+    /// Ends the session here, and at the provider if that answers: then `true`.
+    ///
+    /// # Errors
+    /// When the stored session could not be removed yet.
+    pub async fn logout(&self) -> Result<bool, Error> {
+        if self.personal {
+            return self.command(Command::LogoutPersonal).await?.map(|()| false);
+        }
+        self.flag(Request::Logout).await
+    }
+
+    /// Starts a login, or joins the pending one.
+    ///
+    /// # Errors
+    /// When the account cannot log in, or no listener can be bound.
+    pub async fn login(&self) -> Result<StartedLogin, Error> {
+        self.command(Command::Login).await?
+    }
+
+    /// Stores a client secret, or removes it.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn set_client_secret(&self, secret: Option<ClientSecret>) -> Result<(), Error> {
+        self.command(|reply| Command::SetClientSecret(secret, reply)).await?
+    }
+
+    /// Stores a personal token, or removes it.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn set_personal_token(&self, token: Option<PersonalToken>) -> Result<(), Error> {
+        self.command(|reply| Command::SetPersonalToken(token, reply)).await?
+    }
+
+    /// Answers when the loop turns: proof of life.
+    pub async fn ping(&self) -> bool {
+        self.command(Command::Ping).await.is_ok()
+    }
+
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.published.borrow().view.clone()
+    }
+
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Published> {
+        self.published.clone()
+    }
+
+    /// Lets a refresh on its way end and be saved, then ends the task.
+    pub async fn stop(&self) -> Option<Heirloom> {
+        self.command(Command::Stop).await.ok()
+    }
+
+    pub(crate) async fn logged_in(
+        &self,
+        response: TokenResponse,
+        subject: String,
+        asked: Asked,
+    ) -> Result<bool, Error> {
+        let answer =
+            self.command(|reply| Command::LoggedIn(Box::new((response, subject, asked)), reply)).await?;
+        Ok(matches!(answer?, Reply::Flag(true)))
+    }
+
+    pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {
+        self.command(Command::LoginSecret).await?
+    }
+
+    async fn flag(&self, request: Request) -> Result<bool, Error> {
+        Ok(matches!(self.ask(request).await?, Reply::Flag(true)))
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        self.command(|reply| Command::Ask(request, reply)).await?
+    }
+
+    async fn command<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    fn gone(&self) -> Error {
+        Error::NoSession(format!(
+            "account {:?} was just reconfigured or bearerd is stopping; try again",
+            self.account.as_str()
+        ))
+    }
+}
+
+/// What an actor is made of.
+pub struct Parts<P, S> {
+    pub account: AccountName,
+    pub policy: Policy,
+    /// `None` for a personal account.
+    pub oauth: Option<(Arc<OAuthConfig>, Arc<P>)>,
+    pub store: Arc<S>,
+    pub clock: Clock,
+    /// Draws a number from 0 to 1.
+    pub dice: fn() -> f64,
+    pub heirloom: Option<Heirloom>,
+}
+
+/// Starts an account's task.
+#[must_use]
+pub fn spawn<P: Provider, S: Store>(parts: Parts<P, S>) -> SessionHandle {
+    let now = parts.clock.now();
+    let personal = parts.policy.personal;
+    let (mut session, effects) = Session::new(parts.policy, &now);
+    if let Some(heirloom) = parts.heirloom {
+        session.inherit(heirloom);
+    }
+    let (commands, inbox) = mpsc::channel(INBOX);
+    let publisher = watch::Sender::new(Published { view: session.view(&now), login: None });
+    let handle = SessionHandle {
+        commands,
+        published: publisher.subscribe(),
+        account: parts.account.clone(),
+        personal,
+    };
+    let mut actor = Actor {
+        account: parts.account,
+        oauth: parts.oauth,
+        store: parts.store,
+        clock: parts.clock,
+        dice: parts.dice,
+        session,
+        handle: handle.clone(),
+        waiting: HashMap::new(),
+        next_request: 0,
+        login: None,
+        tasks: JoinSet::new(),
+        publisher,
+    };
+    actor.perform(effects);
+    tokio::spawn(actor.run(inbox));
+    handle
+}
+
+struct Actor<P, S> {
+    account: AccountName,
+    oauth: Option<(Arc<OAuthConfig>, Arc<P>)>,
+    store: Arc<S>,
+    clock: Clock,
+    dice: fn() -> f64,
+    session: Session,
+    /// For login tasks, which report back like anybody else.
+    handle: SessionHandle,
+    waiting: HashMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: u64,
+    login: Option<Arc<Attempt>>,
+    tasks: JoinSet<Completion>,
+    publisher: watch::Sender<Published>,
+}
+
+enum Completion {
+    Loaded(Result<Loaded, StoreError>),
+    Refreshed(Result<TokenResponse, ProviderError>),
+    Written(u64, Result<(), StoreError>),
+    EndedAtProvider(bool),
+    ClientSecretSet(Result<Option<ClientSecret>, StoreError>, oneshot::Sender<Result<(), Error>>),
+    PersonalTokenSet(Result<Option<PersonalToken>, StoreError>, oneshot::Sender<Result<(), Error>>),
+    LoginOver,
+    /// Nothing to take note of.
+    Nothing,
+}
+
+impl<P: Provider, S: Store> Actor<P, S> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let mut store_changes = self.store.changes();
+        store_changes.mark_unchanged();
+        let heir = loop {
+            let deadline = self.session.next_timeout(&self.clock.now());
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next() => self.complete(done),
+                command = inbox.recv() => match command {
+                    Some(Command::Stop(heir)) => break Some(heir),
+                    Some(command) => self.obey(command),
+                    None => break None,
+                },
+                Ok(()) = store_changes.changed() => {
+                    let now = self.clock.now();
+                    let effects = self.session.store_changed(&now);
+                    self.perform(effects);
+                }
+                () = sleep(&self.clock, deadline) => {
+                    let now = self.clock.now();
+                    let effects = self.session.handle_timeout(&now);
+                    self.perform(effects);
+                }
+            }
+            self.publish();
+        };
+        self.drain(inbox, heir).await;
+    }
+
+    /// Lets what was sent to the provider come back and be saved.
+    async fn drain(mut self, mut inbox: mpsc::Receiver<Command>, heir: Option<oneshot::Sender<Heirloom>>) {
+        inbox.close();
+        let deadline = self.clock.now().boot.after(DRAIN);
+        while self.session.is_busy() {
+            tokio::select! {
+                Some(done) = self.tasks.join_next() => self.complete(done),
+                () = self.clock.sleep_until(deadline) => break,
+            }
+        }
+        if let Some(attempt) = self.login.filter(|attempt| attempt.is_pending()) {
+            attempt.end(
+                LoginState::Cancelled,
+                "cancelled",
+                "the account was reconfigured or bearerd stopped".into(),
+            );
+        }
+        if let Some(heir) = heir {
+            let _ = heir.send(self.session.into_heirloom());
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = self.clock.now();
+        let effects = match command {
+            Command::Ask(request, reply) => {
+                let id = self.park(reply);
+                match request {
+                    Request::Token(options) => self.session.get_token(id, options, &now),
+                    Request::Reject(token_id) => self.session.reject(id, token_id, &now),
+                    Request::Refresh => self.session.refresh_now(id, &now),
+                    Request::Logout => self.session.logout(id, &now),
+                }
+            }
+            Command::LoggedIn(tokens, reply) => {
+                let id = self.park(reply);
+                let (response, subject, asked) = *tokens;
+                self.session.logged_in(id, response, subject, &asked, &now, self.jitter())
+            }
+            Command::Login(reply) => {
+                let started = self.start_login(&now);
+                // The attempt is announced before anybody is told of it.
+                self.publish();
+                let _ = reply.send(started);
+                Vec::new()
+            }
+            Command::LoginSecret(reply) => {
+                let _ = reply.send(self.session.login_secret());
+                Vec::new()
+            }
+            Command::SetClientSecret(secret, reply) => {
+                let item = secret.clone().map(Item::ClientSecret);
+                let put = put(
+                    Arc::clone(&self.store),
+                    self.account.clone(),
+                    item,
+                    ItemKind::ClientSecret,
+                    self.clock.clone(),
+                );
+                self.tasks
+                    .spawn(async move { Completion::ClientSecretSet(put.await.map(|()| secret), reply) });
+                Vec::new()
+            }
+            Command::SetPersonalToken(token, reply) => {
+                self.set_personal_token(token, reply);
+                Vec::new()
+            }
+            Command::LogoutPersonal(reply) => {
+                self.set_personal_token(None, reply);
+                Vec::new()
+            }
+            Command::Ping(reply) => {
+                let _ = reply.send(());
+                Vec::new()
+            }
+            Command::Stop(_) => Vec::new(),
+        };
+        self.perform(effects);
+    }
+
+    fn set_personal_token(
+        &mut self,
+        token: Option<PersonalToken>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    ) {
+        let item = token.clone().map(Item::PersonalToken);
+        let put = put(
+            Arc::clone(&self.store),
+            self.account.clone(),
+            item,
+            ItemKind::PersonalToken,
+            self.clock.clone(),
+        );
+        self.tasks.spawn(async move { Completion::PersonalTokenSet(put.await.map(|()| token), reply) });
+    }
+
+    fn complete(&mut self, done: Result<Completion, tokio::task::JoinError>) {
+        let now = self.clock.now();
+        let account = self.account.as_str();
+        let effects = match done {
+            Ok(Completion::Loaded(result)) => self.session.loaded(result, &now),
+            Ok(Completion::Refreshed(result)) => self.session.refreshed(result, &now, self.jitter()),
+            Ok(Completion::Written(sequence, result)) => {
+                self.session.written(sequence, result, &now, self.jitter())
+            }
+            Ok(Completion::EndedAtProvider(ended)) => self.session.ended_at_provider(ended, &now),
+            Ok(Completion::ClientSecretSet(Ok(secret), reply)) => {
+                let _ = reply.send(Ok(()));
+                self.session.client_secret_set(secret, &now)
+            }
+            Ok(Completion::PersonalTokenSet(Ok(token), reply)) => {
+                let _ = reply.send(Ok(()));
+                self.session.personal_token_set(token, &now)
+            }
+            Ok(
+                Completion::ClientSecretSet(Err(error), reply)
+                | Completion::PersonalTokenSet(Err(error), reply),
+            ) => {
+                let _ = reply.send(Err(text::not_stored(account, &error)));
+                Vec::new()
+            }
+            Ok(Completion::LoginOver) => {
+                self.login = self.login.take().filter(|attempt| attempt.is_pending());
+                Vec::new()
+            }
+            Ok(Completion::Nothing) => Vec::new(),
+            Err(error) => {
+                tracing::error!(account, %error, "a task of the session ended abnormally");
+                Vec::new()
+            }
+        };
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Answer(id, answer) => {
+                    if let Some(reply) = self.waiting.remove(&id) {
+                        // A caller that went away needs no answer.
+                        let _ = reply.send(answer);
+                    }
+                }
+                Effect::Load => {
+                    let (store, account) = (Arc::clone(&self.store), self.account.clone());
+                    self.tasks.spawn(async move { Completion::Loaded(store.load(&account).await) });
+                }
+                Effect::Write { sequence, record } => {
+                    let (store, account) = (Arc::clone(&self.store), self.account.clone());
+                    self.tasks.spawn(async move {
+                        let result = match record {
+                            Some(record) => store.save(&account, Item::Session(record)).await,
+                            None => store.erase(&account, ItemKind::Session).await,
+                        };
+                        Completion::Written(sequence, result)
+                    });
+                }
+                Effect::Refresh(order) => {
+                    let Some((_, provider)) = &self.oauth else { continue };
+                    let provider = Arc::clone(provider);
+                    self.tasks.spawn(async move {
+                        Completion::Refreshed(
+                            provider.refresh(order.refresh_token, order.client_secret).await,
+                        )
+                    });
+                }
+                Effect::EndSession { refresh_token, client_secret } => {
+                    let Some((_, provider)) = &self.oauth else { continue };
+                    let provider = Arc::clone(provider);
+                    self.tasks.spawn(async move {
+                        Completion::EndedAtProvider(provider.end_session(refresh_token, client_secret).await)
+                    });
+                }
+            }
+        }
+    }
+
+    fn start_login(&mut self, now: &Now) -> Result<StartedLogin, Error> {
+        if let Some(attempt) = self.login.as_ref().filter(|attempt| attempt.is_pending()) {
+            return Ok(StartedLogin { attempt: Arc::clone(attempt), joined: true });
+        }
+        let account = self.account.as_str();
+        let Some((config, provider)) = &self.oauth else {
+            return Err(Error::InvalidArgument(text::personal_has_no_login(account)));
+        };
+        match self.session.login_secret() {
+            Err(error @ Error::NotConfigured(_)) => return Err(error),
+            // A login is the user's own act, so the keyring may ask.
+            Err(_) => {
+                let store = Arc::clone(&self.store);
+                self.tasks.spawn(async move {
+                    let _ = store.unlock().await;
+                    Completion::Nothing
+                });
+            }
+            Ok(_) => {}
+        }
+        let failed = |why: String| Error::LoginFailed(text::login_not_started(account, &why));
+        let listener = Listener::bind(&config.redirect)
+            .map_err(|error| failed(text::no_listener(&config.redirect, &error)))?;
+        let random = |error: getrandom::Error| failed(error.to_string());
+        let request = AuthorizationRequest::new(config, listener.redirect_uri()).map_err(random)?;
+        let request = Arc::new(request);
+        let expires = now.wall_seconds_at(now.boot.after(LIFETIME));
+        let attempt = Attempt::new(self.account.clone(), request.url.to_string(), expires).map_err(random)?;
+        let attempt = Arc::new(attempt);
+        let callback = listener.serve(Arc::clone(&request));
+        tracing::info!(account, "login started");
+        self.login = Some(Arc::clone(&attempt));
+        let drive = code::run(
+            Arc::clone(&attempt),
+            request,
+            callback,
+            Arc::clone(provider),
+            self.handle.clone(),
+            self.clock.clone(),
+        );
+        let over = Arc::clone(&attempt);
+        self.tasks.spawn(async move {
+            over.ended().await;
+            Completion::LoginOver
+        });
+        self.tasks.spawn(async move {
+            drive.await;
+            Completion::Nothing
+        });
+        Ok(StartedLogin { attempt, joined: false })
+    }
+
+    fn park(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.waiting.insert(id, reply);
+        id
+    }
+
+    fn jitter(&self) -> Jitter {
+        Jitter((self.dice)())
+    }
+
+    fn publish(&self) {
+        let view = self.session.view(&self.clock.now());
+        self.publisher.send_if_modified(|published| {
+            let login = self.login.as_ref().map(|attempt| &attempt.id);
+            let changed =
+                published.view != view || published.login.as_ref().map(|attempt| &attempt.id) != login;
+            if changed {
+                *published = Published { view, login: self.login.clone() };
+            }
+            changed
+        });
+    }
+}
+
+/// Writes or removes an item for a user who is waiting, and lets the keyring ask if it is locked.
+async fn put<S: Store>(
+    store: Arc<S>,
+    account: AccountName,
+    item: Option<Item>,
+    kind: ItemKind,
+    clock: Clock,
+) -> Result<(), StoreError> {
+    let write = || async {
+        match item.clone() {
+            Some(item) => store.save(&account, item).await,
+            None => store.erase(&account, kind).await,
+        }
+    };
+    match write().await {
+        Err(StoreError::Locked) => {
+            tokio::select! {
+                unlocked = store.unlock() => unlocked?,
+                () = clock.sleep(UNLOCK_WAIT) => return Err(StoreError::Locked),
+            }
+            write().await
+        }
+        result => result,
+    }
+}
+
+async fn sleep(clock: &Clock, deadline: Option<crate::clock::BootTime>) {
+    match deadline {
+        Some(deadline) => clock.sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A random number from 0 to 1; one half should the operating system have none.
+#[must_use]
+pub fn system_dice() -> f64 {
+    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}

@@ -1,0 +1,203 @@
+//! A session in memory: the tokens of one login and the deadlines that follow from them.
+
+use std::time::Duration;
+
+use super::schedule::{self, ASSUMED_LIFETIME, Jitter, SAME_DEADLINE};
+use crate::clock::{BootTime, Now};
+use crate::secret::{AccessToken, RefreshToken};
+use crate::store::SessionRecord;
+use crate::tokens::{Lifetime, TokenResponse};
+
+/// Deadlines are compared for stagnation only when the answers lie this far apart.
+const STAGNATION_SPAN: Duration = Duration::from_secs(5);
+
+/// One login's tokens.
+#[derive(Clone)]
+pub(super) struct Live {
+    /// `None` when the provider gave none, or has ended the session.
+    pub(super) refresh_token: Option<RefreshToken>,
+    /// `None` after a restart, until the first refresh.
+    pub(super) grant: Option<Grant>,
+    pub(super) scope: String,
+    pub(super) subject: String,
+    /// Just before the request that brought the tokens.
+    pub(super) obtained: BootTime,
+    pub(super) obtained_wall: u64,
+    /// The refresh token's stated lifetime.
+    pub(super) lifetime: Option<Duration>,
+    pub(super) keep_alive_at: Option<BootTime>,
+    /// The session's end no longer moves: the provider's maximum is reached (N8, K9).
+    pub(super) stagnant: bool,
+    /// Answers in a row whose access token was over already.
+    pub(super) dead_in_row: u32,
+}
+
+/// One access token and its deadlines.
+#[derive(Clone)]
+pub(super) struct Grant {
+    pub(super) token: AccessToken,
+    pub(super) id: String,
+    pub(super) obtained: BootTime,
+    /// `None` when the provider did not say.
+    pub(super) lifetime: Option<Duration>,
+    pub(super) renew_at: BootTime,
+    /// It was fetched for a validity longer than the provider grants: another would be no longer.
+    pub(super) stretched: bool,
+    /// Its end did not move with the last refresh: it is the session's last one.
+    pub(super) last: bool,
+    /// A caller reported that it was refused.
+    pub(super) suspect: bool,
+}
+
+impl Grant {
+    pub(super) fn expires(&self) -> Option<BootTime> {
+        self.lifetime.map(|lifetime| self.obtained.after(lifetime))
+    }
+
+    /// How long it may still be handed out. A token without a stated lifetime is taken to live for
+    /// [`ASSUMED_LIFETIME`] if it can be renewed, and until somebody rejects it otherwise.
+    pub(super) fn remaining(&self, renewable: bool, now: BootTime) -> Duration {
+        match self.lifetime {
+            Some(lifetime) => self.obtained.after(lifetime).since(now),
+            None if renewable => self.obtained.after(ASSUMED_LIFETIME).since(now),
+            None => Duration::MAX,
+        }
+    }
+}
+
+impl Live {
+    /// A fresh login's tokens.
+    pub(super) fn from_login(
+        response: TokenResponse,
+        asked: &Asked,
+        requested_scope: &str,
+        jitter: Jitter,
+    ) -> Self {
+        let mut live = Self {
+            refresh_token: None,
+            grant: None,
+            scope: requested_scope.to_owned(),
+            subject: String::new(),
+            obtained: asked.at,
+            obtained_wall: asked.wall,
+            lifetime: None,
+            keep_alive_at: None,
+            stagnant: false,
+            dead_in_row: 0,
+        };
+        live.take(response, asked, jitter);
+        live
+    }
+
+    /// What the store kept of an earlier process's session.
+    ///
+    /// In the same boot its times are exact; after another boot, wall time is all there is, and a
+    /// session from the future is taken to be due now (N14).
+    pub(super) fn from_record(record: &SessionRecord, boot_id: &str, now: &Now) -> Self {
+        let age = if record.boot_id == boot_id {
+            now.boot.since(BootTime::from_duration(Duration::from_secs(record.obtained_boot)))
+        } else {
+            Duration::from_secs(now.wall.as_secs().saturating_sub(record.obtained_at))
+        };
+        let obtained = now.boot.before(age);
+        let lifetime = (record.refresh_lifetime > 0).then(|| Duration::from_secs(record.refresh_lifetime));
+        let keep_alive_at = if record.boot_id != boot_id && record.obtained_at > now.wall.as_secs() {
+            Some(now.boot)
+        } else {
+            lifetime.map(|lifetime| schedule::keep_alive_at(obtained, lifetime, Jitter(0.0)))
+        };
+        Self {
+            refresh_token: Some(record.refresh_token.clone()),
+            grant: None,
+            scope: record.scope.clone(),
+            subject: record.subject.clone(),
+            obtained,
+            obtained_wall: record.obtained_at,
+            lifetime,
+            keep_alive_at,
+            stagnant: false,
+            dead_in_row: 0,
+        }
+    }
+
+    /// Takes over a successful answer: new tokens replace the old, what is absent stays (D1, C11).
+    pub(super) fn take(&mut self, response: TokenResponse, asked: &Asked, jitter: Jitter) {
+        let elapsed = asked.at.since(self.obtained);
+        let old_end = self.ends();
+        let old_access_end = self.grant.as_ref().and_then(Grant::expires);
+
+        if let Some(token) = response.refresh_token {
+            self.refresh_token = Some(token);
+        }
+        if let Some(scope) = response.scope {
+            self.scope = scope;
+        }
+        self.obtained = asked.at;
+        self.obtained_wall = asked.wall;
+        self.lifetime = response.refresh_expires_in.known();
+        self.stagnant = elapsed >= STAGNATION_SPAN && stands_still(old_end, self.ends());
+        self.keep_alive_at = match self.lifetime {
+            Some(lifetime) if !self.stagnant => Some(schedule::keep_alive_at(asked.at, lifetime, jitter)),
+            _ => None,
+        };
+
+        let lifetime = match response.expires_in {
+            Lifetime::Over => {
+                self.dead_in_row += 1;
+                self.grant = None;
+                return;
+            }
+            Lifetime::Unknown => None,
+            Lifetime::For(lifetime) => Some(lifetime),
+        };
+        self.dead_in_row = 0;
+        let access_end = lifetime.map(|lifetime| asked.at.after(lifetime));
+        self.grant = Some(Grant {
+            id: response.access_token.id(),
+            token: response.access_token,
+            obtained: asked.at,
+            lifetime,
+            renew_at: schedule::renew_at(asked.at, lifetime.unwrap_or(ASSUMED_LIFETIME), jitter),
+            stretched: false,
+            last: elapsed >= STAGNATION_SPAN && stands_still(old_access_end, access_end),
+            suspect: false,
+        });
+    }
+
+    /// When the provider ends the session unless it is renewed.
+    pub(super) fn ends(&self) -> Option<BootTime> {
+        self.lifetime.map(|lifetime| self.obtained.after(lifetime))
+    }
+
+    pub(super) fn renewable(&self) -> bool {
+        self.refresh_token.is_some()
+    }
+
+    /// The access token, while it lives.
+    pub(super) fn valid_grant(&self, now: BootTime) -> Option<(&Grant, Duration)> {
+        let grant = self.grant.as_ref()?;
+        let remaining = grant.remaining(self.renewable(), now);
+        // Under a second is nothing that a caller could use.
+        (remaining >= Duration::from_secs(1)).then_some((grant, remaining))
+    }
+}
+
+/// When a token request was about to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub at: BootTime,
+    pub wall: u64,
+    /// Suspended time until then, for the story of an expired session.
+    pub asleep: Duration,
+}
+
+impl Asked {
+    #[must_use]
+    pub fn at(now: &Now) -> Self {
+        Self { at: now.boot, wall: now.wall.as_secs(), asleep: now.asleep }
+    }
+}
+
+fn stands_still(old: Option<BootTime>, new: Option<BootTime>) -> bool {
+    matches!((old, new), (Some(old), Some(new)) if new <= old.after(SAME_DEADLINE) && old <= new.after(SAME_DEADLINE))
+}

@@ -1,0 +1,148 @@
+//! When to refresh: fractions of the stated lifetimes with a floor and a ceiling, never fixed margins.
+//!
+//! Pure: jitter comes in as a number between 0 and 1.
+
+use std::time::Duration;
+
+use crate::clock::BootTime;
+
+/// The least validity that a token handed out from memory has while a refresh is possible.
+pub(super) const MIN_VALIDITY_FLOOR: Duration = Duration::from_secs(5);
+/// Two successful refreshes are never closer than this, unless a caller forces one.
+pub(super) const REFRESH_FLOOR: Duration = Duration::from_secs(10);
+/// For how long after a request an account's access token is renewed ahead of its end.
+pub(super) const HOT: Duration = Duration::from_secs(600);
+/// Taken as the lifetime of an access token that came without one.
+pub(super) const ASSUMED_LIFETIME: Duration = Duration::from_secs(300);
+/// Two deadlines closer than this are the same one: lifetimes come in whole seconds.
+pub(super) const SAME_DEADLINE: Duration = Duration::from_secs(2);
+/// A refresh that a waiting caller asks for follows the last one by at least this.
+pub(super) const CALLER_RETRY: Duration = Duration::from_secs(2);
+
+const MARGIN_FLOOR: Duration = Duration::from_secs(5);
+const MARGIN_CEILING: Duration = Duration::from_secs(60);
+const DEFAULT_MIN_VALIDITY: Duration = Duration::from_secs(30);
+const BACKOFF_BASE: Duration = Duration::from_secs(1);
+const BACKOFF_CAP: Duration = Duration::from_secs(60);
+/// Full jitter can draw nothing at all; this keeps it from becoming a loop.
+const BACKOFF_FLOOR: Duration = Duration::from_millis(250);
+
+/// A random number from 0 to 1, drawn by whoever calls the pure code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Jitter(pub(super) f64);
+
+/// When the access token of a hot account is renewed: 210 to 240 s into a life of 300 s.
+pub(super) fn renew_at(obtained: BootTime, lifetime: Duration, jitter: Jitter) -> BootTime {
+    let margin = (lifetime / 5).clamp(MARGIN_FLOOR, MARGIN_CEILING);
+    let spread = (lifetime / 10).mul_f64(jitter.0);
+    obtained.after(lifetime.saturating_sub(margin).saturating_sub(spread))
+}
+
+/// When the session is renewed though nobody asks: at 0.5 to 0.6 of the refresh token's life.
+pub(super) fn keep_alive_at(obtained: BootTime, lifetime: Duration, jitter: Jitter) -> BootTime {
+    obtained.after(lifetime.mul_f64(jitter.0.mul_add(0.1, 0.5)))
+}
+
+/// The validity that a caller gets without asking for one.
+pub(super) fn default_min_validity(lifetime: Duration) -> Duration {
+    DEFAULT_MIN_VALIDITY.min(lifetime / 5)
+}
+
+/// The wait after the `attempt`-th failure in a row (from 0), with full jitter; at least four tries
+/// fit into what is `left` of the session.
+pub(super) fn backoff(attempt: u32, left: Option<Duration>, jitter: Jitter) -> Duration {
+    let grown = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(attempt.min(16)));
+    let cap = match left {
+        Some(left) if !left.is_zero() => BACKOFF_CAP.min(left / 4),
+        _ => BACKOFF_CAP,
+    };
+    grown.min(cap).mul_f64(jitter.0).max(BACKOFF_FLOOR)
+}
+
+/// A bucket of five that gains one every ten seconds: forced refreshes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bucket {
+    tokens: u32,
+    counted_at: BootTime,
+}
+
+impl Bucket {
+    const SIZE: u32 = 5;
+    const GAIN: Duration = Duration::from_secs(10);
+
+    pub(super) fn full(now: BootTime) -> Self {
+        Self { tokens: Self::SIZE, counted_at: now }
+    }
+
+    pub(super) fn take(&mut self, now: BootTime) -> bool {
+        let gained = now.since(self.counted_at).as_secs() / Self::GAIN.as_secs();
+        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
+        if gained > 0 {
+            self.tokens = self.tokens.saturating_add(gained).min(Self::SIZE);
+            self.counted_at = self.counted_at.after(Self::GAIN.saturating_mul(gained));
+        }
+        if self.tokens == 0 {
+            return false;
+        }
+        if self.tokens == Self::SIZE {
+            self.counted_at = now;
+        }
+        self.tokens -= 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::from_duration(Duration::from_secs(seconds))
+    }
+
+    /// N2, N3.
+    #[test]
+    fn the_seed_renews_within_its_windows_whatever_the_jitter() {
+        for step in 0..=1000 {
+            let jitter = Jitter(f64::from(step) / 1000.0);
+            let renew = renew_at(at(1000), SEED, jitter);
+            assert!(renew >= at(1210) && renew <= at(1240), "{renew:?}");
+            let keep = keep_alive_at(at(1000), Duration::from_secs(1800), jitter);
+            assert!(keep >= at(1900) && keep <= at(2080), "{keep:?}");
+        }
+    }
+
+    #[test]
+    fn tiny_lifetimes_are_no_underflow() {
+        for seconds in 0..20 {
+            let renew = renew_at(at(1000), Duration::from_secs(seconds), Jitter(1.0));
+            assert!(renew >= at(1000) && renew <= at(1000 + seconds));
+        }
+    }
+
+    #[test]
+    fn twelve_second_tokens_do_not_refresh_on_every_call() {
+        assert!(default_min_validity(Duration::from_secs(12)) < Duration::from_secs(3));
+        assert_eq!(default_min_validity(SEED), Duration::from_secs(30));
+    }
+
+    /// N16.
+    #[test]
+    fn backoff_grows_to_a_minute_and_leaves_four_tries_before_the_end() {
+        assert_eq!(backoff(0, None, Jitter(1.0)), Duration::from_secs(1));
+        assert_eq!(backoff(40, None, Jitter(1.0)), Duration::from_secs(60));
+        assert_eq!(backoff(40, Some(Duration::from_secs(100)), Jitter(1.0)), Duration::from_secs(25));
+        assert_eq!(backoff(3, None, Jitter(0.0)), BACKOFF_FLOOR);
+    }
+
+    #[test]
+    fn the_bucket_gives_five_and_then_one_every_ten_seconds() {
+        let mut bucket = Bucket::full(at(1000));
+        assert_eq!((0..9).filter(|_| bucket.take(at(1000))).count(), 5);
+        assert!(!bucket.take(at(1009)));
+        assert!(bucket.take(at(1010)) && !bucket.take(at(1019)));
+        assert_eq!((0..9).filter(|_| bucket.take(at(9000))).count(), 5);
+    }
+}
