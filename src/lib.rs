@@ -1,8 +1,80 @@
-//! bearerd
+//! bearerd: log in once; every program of the session then gets a valid access token over D-Bus.
+//!
+//! This page is the architecture. The contract with the outside is `dbus/org.bearerd.Broker1.xml`,
+//! the README is for users.
+//!
+//! # Bird's-eye view
+//!
+//! ```text
+//!  caller ──D-Bus──> bus/broker ──> SessionHandle ──mpsc──> session/actor      one task per account
+//!                                        ▲                   │        ▲
+//!                                        │                   ▼        │ completions
+//!                                     oneshot      session/state   JoinSet ──> oidc   (the provider, HTTPS)
+//!                                        │          [pure]  │            └──> store  (the Secret Service)
+//!                                        └──── Answer <─────┘
+//!                                                 Effect: Answer, Load, Refresh, Write, EndSession
+//! ```
+//!
+//! A request becomes an event of the account's state machine. The machine answers it from memory, or
+//! parks it and asks for effects; the actor performs them and feeds their results back as events.
+//! Timers are one number, [`Session::next_timeout`](session), on a clock that counts suspend.
+//!
+//! ```text
+//!  Login ──> session/actor: binds login/loopback, makes oidc/authorization ──> URL to the caller
+//!  browser ──> login/loopback ──code──> login/code ──exchange──> oidc ──tokens──> session/actor ──> store
+//!                    ▲                                                                   │
+//!                    └────────────── the last page, when saved or after 2 s <────────────┘
+//! ```
+//!
+//! # Modules, in reading order
+//!
+//! - [`secret`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
+//! - [`session`]: what the project is about. `schedule`, `live`, `state`, `settle` and `view` are pure;
+//!   `actor` owns them; [`session::SessionHandle`] is the only door.
+//! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`).
+//! - [`store`]: the Secret Service and memory, behind one trait.
+//! - [`login`]: attempts, the loopback listener, the code flow.
+//! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
+//! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which links none of the above but `bus`' proxies.
+//! - [`daemon`], [`systemd`], [`logging`]: the process.
+//!
+//! # Invariants
+//!
+//! - **Pure core:** `session::state` and its pure neighbours have no IO, clock, randomness or async;
+//!   each event is handled in each state; each request is answered exactly once.
+//! - **One refresh:** at most one refresh of a session is on its way, and it belongs to the actor: no
+//!   caller can cancel it, and a stop waits for it and for its save.
+//! - **Stored before used:** a rotated refresh token's save is started before any caller is answered;
+//!   an answer never depends on the save's success (the account is `unsaved` then, and it is retried).
+//! - **Silent and interactive are apart:** nothing that `GetToken` or a timer causes opens a browser
+//!   or a keyring prompt.
+//! - **One reason each:** login needed, keyring locked, provider unreachable and provider refused are
+//!   different states and errors; `oidc::token::classify` is the one place that sorts answers.
+//! - **No other clock:** only [`clock`] reads one (`clippy.toml` enforces it).
+//! - **No other bus:** nothing opens a connection but the two `main`s; tests hand in their own.
+//!
+//! # Across all of it
+//!
+//! *Errors* have three layers: [`oidc::error`] and [`store::StoreError`] say what happened,
+//! [`session::error`] what a caller can do, [`bus::Error`] how it is named on the bus.
+//!
+//! *Secrets* are the types of [`secret`]: no `Debug`, `Display` or `Serialize`. They are exposed in
+//! request bodies, D-Bus replies and the store's record only.
+//!
+//! *Logs*: `error` is our fault, `warn` the world's, `info` a change of a session. HTTP and D-Bus
+//! libraries stay at `warn`, whatever level is asked for.
+
 pub mod account;
+pub mod accounts;
+pub mod bus;
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod logging;
+pub mod login;
 pub mod oidc;
 pub mod secret;
+pub mod session;
 pub mod store;
+pub mod systemd;
 pub mod tokens;

@@ -1,0 +1,331 @@
+//! The configured accounts and their sessions, and what a reload makes of them.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+use crate::account::AccountName;
+use crate::clock::Clock;
+use crate::config::{
+    AccountConfig, ClientAuth, Config, ConfigDirs, KeepAlive, SecretSource, Source, StoreKind,
+};
+use crate::oidc::OAuthProvider;
+use crate::oidc::http::Http;
+use crate::session::{self, AccountState, Heirloom, Parts, Policy, SessionHandle};
+use crate::store::Store as _;
+use crate::store::memory::MemoryStore;
+use crate::store::secret_service::SecretServiceStore;
+
+/// One configured account.
+pub struct Account {
+    pub config: Arc<AccountConfig>,
+    pub session: SessionHandle,
+    pub store_name: &'static str,
+}
+
+impl Account {
+    #[must_use]
+    pub fn is_personal(&self) -> bool {
+        matches!(self.config.source, Source::Personal)
+    }
+
+    /// Whether `bearerctl set-secret` has a use.
+    #[must_use]
+    pub fn takes_client_secret(&self) -> bool {
+        match &self.config.source {
+            Source::OAuth(oauth) => stored_secret(oauth.client_auth, &oauth.client_secret),
+            Source::Personal => false,
+        }
+    }
+}
+
+fn stored_secret(auth: ClientAuth, source: &SecretSource) -> bool {
+    auth != ClientAuth::None && matches!(source, SecretSource::Store)
+}
+
+/// Why an account cannot be had. The texts end with what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookupError {
+    NoSuchAccount(String),
+    InvalidConfiguration(String),
+}
+
+/// All accounts.
+pub struct Accounts {
+    dirs: ConfigDirs,
+    clock: Clock,
+    secret_service: Arc<SecretServiceStore>,
+    memory: Arc<MemoryStore>,
+    boot_id: String,
+    machine: String,
+    current: RwLock<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    config: Config,
+    accounts: BTreeMap<AccountName, Arc<Account>>,
+    /// The configuration at the start was bad, and nothing good has been read since.
+    broken: Option<String>,
+    /// By `ca_file`: a client keeps the system's certificates, so it is shared.
+    http: HashMap<Option<PathBuf>, Arc<Http>>,
+}
+
+impl Accounts {
+    /// Reads the configuration; a bad one is kept as the answer to every call.
+    #[must_use]
+    pub fn load(dirs: ConfigDirs, clock: Clock, secret_service: SecretServiceStore) -> Self {
+        let accounts = Self {
+            dirs,
+            clock,
+            secret_service: Arc::new(secret_service),
+            memory: Arc::default(),
+            boot_id: read_line("/proc/sys/kernel/random/boot_id"),
+            machine: machine(),
+            current: RwLock::default(),
+        };
+        match Config::load(&accounts.dirs) {
+            Ok(config) => accounts.take(config, HashMap::new()),
+            Err(error) => {
+                let text = broken(&error);
+                tracing::warn!(error = text, "the configuration is bad");
+                accounts.write().broken = Some(text);
+            }
+        }
+        accounts
+    }
+
+    /// Reads the configuration again; how many accounts were added, changed or removed.
+    ///
+    /// # Errors
+    /// The text of a bad configuration; then nothing has changed.
+    pub async fn reload(&self) -> Result<usize, String> {
+        let config = Config::load(&self.dirs).map_err(|error| broken(&error))?;
+        let leaving: Vec<Arc<Account>> = {
+            let current = self.read();
+            let stays = |account: &Account| {
+                config.accounts.get(&account.config.name).is_some_and(|new| *new == account.config)
+            };
+            current.accounts.values().filter(|account| !stays(account)).cloned().collect()
+        };
+        let added = config.accounts.keys().filter(|name| !self.read().accounts.contains_key(*name)).count();
+        let changed = added + leaving.len();
+        let mut heirlooms = HashMap::new();
+        for account in &leaving {
+            // Never two tasks with one refresh token: the old one ends before the new one starts.
+            if let Some(heirloom) = account.session.stop().await {
+                heirlooms.insert(account.config.name.clone(), heirloom);
+            }
+        }
+        self.take(config, heirlooms);
+        Ok(changed)
+    }
+
+    fn take(&self, config: Config, mut heirlooms: HashMap<AccountName, Heirloom>) {
+        for warning in &config.warnings {
+            tracing::warn!(warning, "configuration");
+        }
+        let mut current = self.write();
+        let mut old = std::mem::take(&mut current.accounts);
+        for (name, wanted) in &config.accounts {
+            let account = match old.remove(name) {
+                Some(account) if account.config == *wanted => account,
+                _ => Arc::new(self.start(Arc::clone(wanted), heirlooms.remove(name), &mut current.http)),
+            };
+            current.accounts.insert(name.clone(), account);
+        }
+        current.config = config;
+        current.broken = None;
+    }
+
+    fn start(
+        &self,
+        config: Arc<AccountConfig>,
+        heirloom: Option<Heirloom>,
+        clients: &mut HashMap<Option<PathBuf>, Arc<Http>>,
+    ) -> Account {
+        let oauth = match &config.source {
+            Source::OAuth(oauth) => Some(Arc::new(oauth.as_ref().clone())),
+            Source::Personal => None,
+        };
+        let policy = Policy {
+            account: config.name.to_string(),
+            personal: oauth.is_none(),
+            stored_secret: oauth
+                .as_ref()
+                .is_some_and(|oauth| stored_secret(oauth.client_auth, &oauth.client_secret)),
+            issuer: config.issuer.clone(),
+            client_id: oauth.as_ref().map(|oauth| oauth.client_id.clone()).unwrap_or_default(),
+            scope: oauth.as_ref().map(|oauth| oauth.scopes.join(" ")).unwrap_or_default(),
+            keep_alive: oauth.as_ref().map_or(KeepAlive::Always, |oauth| oauth.keep_alive),
+            min_validity: oauth.as_ref().and_then(|oauth| oauth.min_validity),
+            boot_id: self.boot_id.clone(),
+            machine: self.machine.clone(),
+        };
+        let kind = oauth.as_ref().map_or(StoreKind::SecretService, |oauth| oauth.store);
+        let provider = oauth.map(|oauth| {
+            let ca_file = oauth.ca_file.clone();
+            let http = clients.entry(ca_file.clone()).or_insert_with(|| Arc::new(Http::new(ca_file)));
+            let provider = Arc::new(OAuthProvider::new(Arc::clone(&oauth), Arc::clone(http)));
+            (oauth, provider)
+        });
+        let account = config.name.clone();
+        let (clock, dice) = (self.clock.clone(), session::system_dice as fn() -> f64);
+        let (session, store_name) = match kind {
+            StoreKind::SecretService => {
+                let store = Arc::clone(&self.secret_service);
+                let name = store.name();
+                (
+                    session::spawn(Parts { account, policy, oauth: provider, store, clock, dice, heirloom }),
+                    name,
+                )
+            }
+            StoreKind::Memory => {
+                let store = Arc::clone(&self.memory);
+                let name = store.name();
+                (
+                    session::spawn(Parts { account, policy, oauth: provider, store, clock, dice, heirloom }),
+                    name,
+                )
+            }
+        };
+        Account { config, session, store_name }
+    }
+
+    /// The account of that name; "" is the default one.
+    ///
+    /// # Errors
+    /// When there is none, or the configuration is bad.
+    pub fn account(&self, name: &str) -> Result<Arc<Account>, LookupError> {
+        self.check()?;
+        let current = self.read();
+        if let Some(account) = current.accounts.get(name) {
+            return Ok(Arc::clone(account));
+        }
+        let config =
+            current.config.account(name).map_err(|why| LookupError::NoSuchAccount(why.to_string()))?;
+        let account = current.accounts.get(&config.name).cloned();
+        account.ok_or_else(|| {
+            LookupError::NoSuchAccount(format!("account {name:?} is being reloaded; try again"))
+        })
+    }
+
+    /// Whether the configuration is good.
+    ///
+    /// # Errors
+    /// `InvalidConfiguration` with file and line when it is not.
+    pub fn check(&self) -> Result<(), LookupError> {
+        match &self.read().broken {
+            Some(text) => Err(LookupError::InvalidConfiguration(text.clone())),
+            None => Ok(()),
+        }
+    }
+
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Account>> {
+        self.read().accounts.values().cloned().collect()
+    }
+
+    /// The account that "" names.
+    #[must_use]
+    pub fn default_account(&self) -> Option<AccountName> {
+        self.read().config.account("").ok().map(|config| config.name.clone())
+    }
+
+    /// Shows the keyring's prompt, without waiting for its end.
+    pub fn unlock_store(&self) {
+        let store = Arc::clone(&self.secret_service);
+        tokio::spawn(async move {
+            if let Err(error) = store.unlock().await {
+                tracing::info!(%error, "the keyring was not unlocked");
+            }
+        });
+    }
+
+    /// A line for `systemctl status`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let current = self.read();
+        if let Some(text) = &current.broken {
+            return format!("configuration is bad: {text}");
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for account in current.accounts.values() {
+            *counts.entry(account.session.view().state.as_str()).or_default() += 1;
+        }
+        let attention: Vec<&str> = current
+            .accounts
+            .values()
+            .filter(|account| {
+                account.session.view().state != AccountState::Ready && account.session.view().needs_attention
+            })
+            .map(|account| account.config.name.as_str())
+            .take(5)
+            .collect();
+        let mut line = match current.accounts.len() {
+            0 => "no accounts configured".to_owned(),
+            1 => "1 account".to_owned(),
+            count => format!("{count} accounts"),
+        };
+        for (index, (state, count)) in counts.iter().enumerate() {
+            line += if index == 0 { ": " } else { ", " };
+            line += &count.to_string();
+            line += " ";
+            line += state;
+        }
+        if !attention.is_empty() {
+            line += "; need attention: ";
+            line += &attention.join(", ");
+        }
+        line
+    }
+
+    /// Whether every session's task turns.
+    pub async fn are_alive(&self) -> bool {
+        for account in self.list() {
+            if !account.session.ping().await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets refreshes on their way end and be saved.
+    pub async fn stop(&self) {
+        let accounts = self.list();
+        futures_util::future::join_all(accounts.iter().map(|account| account.session.stop())).await;
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn broken(error: &crate::config::ConfigError) -> String {
+    format!("{error}; correct it and run: bearerctl reload")
+}
+
+/// Names this machine in stored sessions without giving its id away.
+fn machine() -> String {
+    let id = read_line("/etc/machine-id");
+    let hash = Sha256::digest(format!("org.bearerd.Session {id}"));
+    URL_SAFE_NO_PAD.encode(&hash[..12])
+}
+
+fn read_line(path: &str) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,199 @@
+//! An account's object, `org.bearerd.Broker1.Account`: its state, never a token.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use zbus::interface;
+use zbus::zvariant::{OwnedObjectPath, Value};
+
+use super::error::Error;
+use super::{ACCOUNT_INTERFACE, Bus, login_path, no_path};
+use crate::accounts::Account as Configured;
+use crate::clock::{BootTime, Clock, Now};
+use crate::config::Source;
+use crate::session::Published;
+
+pub(super) struct Account {
+    account: Arc<Configured>,
+    clock: Clock,
+}
+
+impl Account {
+    pub(super) fn new(account: Arc<Configured>, clock: Clock) -> Self {
+        Self { account, clock }
+    }
+
+    fn published(&self) -> Published {
+        self.account.session.watch().borrow().clone()
+    }
+
+    fn seconds(&self, deadline: Option<BootTime>) -> u64 {
+        seconds(&self.clock.now(), deadline)
+    }
+}
+
+fn seconds(now: &Now, deadline: Option<BootTime>) -> u64 {
+    deadline.map_or(0, |at| now.wall_seconds_at(at))
+}
+
+fn login_attempt(published: &Published) -> OwnedObjectPath {
+    published.login.as_ref().and_then(|attempt| login_path(&attempt.id).ok()).unwrap_or_else(no_path)
+}
+
+/// One configured account.
+///
+/// Times are Unix seconds, 0 for none. State is one of not-configured, refused, store-unavailable,
+/// store-locked, expired, logged-out, offline, unsaved, ready; StateReason is a stable word for why,
+/// StateMessage a sentence for people.
+#[interface(name = "org.bearerd.Broker1.Account", introspection_docs = true)]
+impl Account {
+    /// Refreshes the access token now; rate limited.
+    async fn refresh(&self) -> Result<(), Error> {
+        Ok(self.account.session.refresh().await?)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.account.config.name.to_string()
+    }
+
+    /// The preset's name; empty without one.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn provider(&self) -> String {
+        self.account.config.provider.clone()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn issuer(&self) -> String {
+        self.account.config.issuer.clone()
+    }
+
+    /// "oauth" or "personal".
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn source(&self) -> &'static str {
+        match self.account.config.source {
+            Source::OAuth(_) => "oauth",
+            Source::Personal => "personal",
+        }
+    }
+
+    /// Who is logged in, for people.
+    #[zbus(property)]
+    fn subject(&self) -> String {
+        self.published().view.subject
+    }
+
+    /// The granted scope, space separated.
+    #[zbus(property)]
+    fn scope(&self) -> String {
+        self.published().view.scope
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> &'static str {
+        self.published().view.state.as_str()
+    }
+
+    #[zbus(property)]
+    fn state_reason(&self) -> &'static str {
+        self.published().view.reason
+    }
+
+    #[zbus(property)]
+    fn state_message(&self) -> String {
+        self.published().view.message
+    }
+
+    /// Whether a user has to do something.
+    #[zbus(property)]
+    fn needs_attention(&self) -> bool {
+        self.published().view.needs_attention
+    }
+
+    /// When the current access token expires.
+    #[zbus(property)]
+    fn access_expires(&self) -> u64 {
+        self.seconds(self.published().view.access_expires)
+    }
+
+    /// When the provider ends the session unless it is renewed.
+    #[zbus(property)]
+    fn session_expires(&self) -> u64 {
+        self.seconds(self.published().view.session_expires)
+    }
+
+    #[zbus(property)]
+    fn next_refresh(&self) -> u64 {
+        self.seconds(self.published().view.next_refresh)
+    }
+
+    #[zbus(property)]
+    fn last_refresh(&self) -> u64 {
+        self.seconds(self.published().view.last_refresh)
+    }
+
+    /// The pending login's object; "/" for none.
+    #[zbus(property)]
+    fn login_attempt(&self) -> OwnedObjectPath {
+        login_attempt(&self.published())
+    }
+
+    /// Where the session is kept: "secret-service" or "memory".
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn store(&self) -> &'static str {
+        self.account.store_name
+    }
+}
+
+/// Announces every change of the account as one `PropertiesChanged` with all that changed, until
+/// its session ends.
+pub(super) async fn announce(bus: Arc<Bus>, account: Arc<Configured>, path: OwnedObjectPath) {
+    let mut watch = account.session.watch();
+    let mut announced = watch.borrow_and_update().clone();
+    loop {
+        if watch.changed().await.is_err() {
+            return;
+        }
+        let current = watch.borrow_and_update().clone();
+        if let Some(attempt) = &current.login {
+            // Whoever follows LoginAttempt must find the object.
+            if let Err(error) = bus.serve_login(attempt).await {
+                tracing::error!(%error, "cannot serve a login object");
+            }
+        }
+        let now = bus.clock().now();
+        let old = properties(&announced, &now);
+        let changed: HashMap<&str, Value<'_>> = properties(&current, &now)
+            .into_iter()
+            .zip(old)
+            .filter(|(new, old)| new != old)
+            .map(|(new, _)| new)
+            .collect();
+        announced = current;
+        if changed.is_empty() {
+            continue;
+        }
+        if let Some(Value::Str(state)) = changed.get("State") {
+            tracing::info!(account = %account.config.name, state = state.as_str(), reason = announced.view.reason, "account state");
+        }
+        bus.note_state();
+        bus.emit_changed(&path, ACCOUNT_INTERFACE, changed).await;
+    }
+}
+
+fn properties(published: &Published, now: &Now) -> [(&'static str, Value<'static>); 11] {
+    let view = &published.view;
+    [
+        ("Subject", Value::from(view.subject.clone())),
+        ("Scope", Value::from(view.scope.clone())),
+        ("State", Value::from(view.state.as_str())),
+        ("StateReason", Value::from(view.reason)),
+        ("StateMessage", Value::from(view.message.clone())),
+        ("NeedsAttention", Value::from(view.needs_attention)),
+        ("AccessExpires", Value::from(seconds(now, view.access_expires))),
+        ("SessionExpires", Value::from(seconds(now, view.session_expires))),
+        ("NextRefresh", Value::from(seconds(now, view.next_refresh))),
+        ("LastRefresh", Value::from(seconds(now, view.last_refresh))),
+        ("LoginAttempt", Value::from(login_attempt(published))),
+    ]
+}

@@ -1,0 +1,282 @@
+//! The root interface, `org.bearerd.Broker1`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zbus::interface;
+use zbus::message::Header;
+use zbus::zvariant::{OwnedFd, OwnedObjectPath, OwnedValue, Value};
+
+use super::error::Error;
+use super::in_flight::InFlight;
+use super::options::Options;
+use super::{Bus, account_path, secret_fd};
+use crate::accounts::Account;
+use crate::secret::{AccessToken, ClientSecret, PersonalToken};
+use crate::session::{TokenOptions, TokenReply};
+
+/// The contract's version: additions raise it.
+const VERSION: u32 = 1;
+/// A day; more than any caller can use.
+const MAX_MIN_VALIDITY: u32 = 86_400;
+const TOKEN_OPTIONS: &[&str] = &["min_validity", "force_refresh"];
+const LOGIN_OPTIONS: &[&str] = &["open_browser", "activation_token"];
+/// The length of a token id: 128 bits in base64url.
+const TOKEN_ID_LENGTH: usize = 22;
+
+type Details = HashMap<&'static str, Value<'static>>;
+
+pub(super) struct Broker {
+    bus: Arc<Bus>,
+    in_flight: InFlight,
+}
+
+impl Broker {
+    pub(super) fn new(bus: Arc<Bus>) -> Self {
+        Self { bus, in_flight: InFlight::default() }
+    }
+
+    fn account(&self, name: &str) -> Result<Arc<Account>, Error> {
+        Ok(self.bus.accounts.account(name)?)
+    }
+
+    async fn token(&self, name: &str, options: TokenOptions) -> Result<(TokenReply, Arc<Account>), Error> {
+        let account = self.account(name)?;
+        let reply = account.session.token(options).await?;
+        tracing::debug!(account = name, "handed out a token");
+        Ok((reply, account))
+    }
+
+    async fn start_login(
+        &self,
+        name: &str,
+        open: bool,
+        activation: Option<String>,
+    ) -> Result<(OwnedObjectPath, String), Error> {
+        let account = self.account(name)?;
+        let started = account.session.login().await?;
+        let path = self.bus.serve_login(&started.attempt).await?;
+        let url = started.attempt.view().url;
+        if open && !started.joined {
+            self.bus.open_in_browser(url.clone(), activation);
+        }
+        Ok((path, url))
+    }
+}
+
+fn details(reply: &TokenReply, account: &Account) -> Details {
+    HashMap::from([
+        ("token_type", Value::from("Bearer")),
+        ("expires_in", Value::from(reply.expires_in)),
+        ("scope", Value::from(reply.scope.clone())),
+        ("account", Value::from(account.config.name.as_str().to_owned())),
+        ("source", Value::from(if reply.personal { "personal" } else { "oauth" })),
+        ("subject", Value::from(reply.subject.clone())),
+        ("token_id", Value::from(reply.token_id.clone())),
+    ])
+}
+
+fn token_options(options: HashMap<String, OwnedValue>) -> Result<TokenOptions, Error> {
+    let options = Options::parse(options, TOKEN_OPTIONS)?;
+    let min_validity = options.integer("min_validity", MAX_MIN_VALIDITY)?;
+    Ok(TokenOptions {
+        min_validity: min_validity.map(|seconds| Duration::from_secs(seconds.into())),
+        force_refresh: options.boolean("force_refresh")?.unwrap_or(false),
+    })
+}
+
+/// Hands out access tokens, starts logins, and manages what they rest on.
+///
+/// Every call answers within 15 seconds. The account "" is the default one. Errors are named
+/// org.bearerd.Broker1.Error.*; each message begins with the error's word and ends with what to do.
+#[interface(name = "org.bearerd.Broker1", introspection_docs = true)]
+impl Broker {
+    /// Returns a valid access token, its expiry in Unix seconds (0: unknown) and details: token_type s,
+    /// expires_in u (seconds), scope s, account s, source s ("oauth" or "personal"), subject s, token_id s.
+    /// Never opens a browser.
+    #[zbus(out_args("access_token", "expires_at", "details"))]
+    async fn get_token(
+        &self,
+        account: &str,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(String, u64, Details), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let (reply, account) = self.token(account, TokenOptions::default()).await?;
+        Ok((reply.token.expose().to_owned(), reply.expires_at, details(&reply, &account)))
+    }
+
+    /// As GetToken, with options: min_validity u (seconds that the token must live on),
+    /// force_refresh b (a new token even if the current one is good; rate limited).
+    #[zbus(out_args("access_token", "expires_at", "details"))]
+    async fn get_token_with_options(
+        &self,
+        account: &str,
+        options: HashMap<String, OwnedValue>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(String, u64, Details), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let (reply, account) = self.token(account, token_options(options)?).await?;
+        Ok((reply.token.expose().to_owned(), reply.expires_at, details(&reply, &account)))
+    }
+
+    /// As GetTokenWithOptions, with the token in a sealed memfd, out of captures of the bus.
+    #[zbus(out_args("access_token", "expires_at", "details"))]
+    async fn get_token_fd(
+        &self,
+        account: &str,
+        options: HashMap<String, OwnedValue>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(OwnedFd, u64, Details), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let (reply, account) = self.token(account, token_options(options)?).await?;
+        let fd = secret_fd::sealed(reply.token.expose())
+            .map_err(|error| zbus::Error::from(zbus::fdo::Error::IOError(error.to_string())))?;
+        Ok((fd.into(), reply.expires_at, details(&reply, &account)))
+    }
+
+    /// Reports that an API answered 401 to this token; give the token or the token_id of its details.
+    /// Returns whether a newer token is there now. Not for 403.
+    #[zbus(out_args("renewed"))]
+    async fn reject_token(
+        &self,
+        account: &str,
+        token_or_id: &str,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<bool, Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let account = self.account(account)?;
+        // Both are looked for: a personal token may be as short as an id.
+        let as_token = AccessToken::parse(token_or_id).map(|token| token.id());
+        let Ok(id_of_token) = as_token else {
+            return Err(Error::invalid_argument(
+                "neither a token nor a token_id; take it as GetToken returned it",
+            ));
+        };
+        if token_or_id.len() == TOKEN_ID_LENGTH && account.session.reject(token_or_id.to_owned()).await? {
+            return Ok(true);
+        }
+        Ok(account.session.reject(id_of_token).await?)
+    }
+
+    /// Starts a login, or joins the pending one, and opens the browser through the desktop portal.
+    /// Returns the attempt's object, and the address for the user in case no browser opened.
+    #[zbus(out_args("attempt", "url"))]
+    async fn login(
+        &self,
+        account: &str,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(OwnedObjectPath, String), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        self.start_login(account, true, None).await
+    }
+
+    /// As Login, with options: open_browser b (default true), activation_token s (for the portal).
+    #[zbus(out_args("attempt", "url"))]
+    async fn login_with_options(
+        &self,
+        account: &str,
+        options: HashMap<String, OwnedValue>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(OwnedObjectPath, String), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let options = Options::parse(options, LOGIN_OPTIONS)?;
+        let open = options.boolean("open_browser")?.unwrap_or(true);
+        let activation = options.string("activation_token")?;
+        self.start_login(account, open, activation).await
+    }
+
+    /// Removes the account's tokens here, and ends the session at the provider if it can be reached.
+    #[zbus(out_args("ended_at_provider"))]
+    async fn logout(&self, account: &str, #[zbus(header)] header: Header<'_>) -> Result<bool, Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        Ok(self.account(account)?.session.logout().await?)
+    }
+
+    /// Stores a personal token, read from the descriptor to its end: at most 64 KiB, within 5 s.
+    /// Nothing in it removes the stored one.
+    async fn set_personal_token(
+        &self,
+        account: &str,
+        fd: OwnedFd,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let account = self.account(account)?;
+        if !account.is_personal() {
+            let name = account.config.name.as_str();
+            return Err(Error::invalid_argument(format!(
+                "{name:?} takes no personal token; set source = \"personal\", or run: bearerctl login {name}"
+            )));
+        }
+        let text = secret_fd::read(fd.into()).await?;
+        let token = match text.trim() {
+            "" => None,
+            text => Some(PersonalToken::from_pasted(text).map_err(|why| unusable("personal token", why))?),
+        };
+        Ok(account.session.set_personal_token(token).await?)
+    }
+
+    /// Stores a client secret, read like a personal token. Nothing in it removes the stored one.
+    async fn set_client_secret(
+        &self,
+        account: &str,
+        fd: OwnedFd,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), Error> {
+        let _counted = self.in_flight.enter(&header)?;
+        let account = self.account(account)?;
+        if !account.takes_client_secret() {
+            let name = account.config.name.as_str();
+            return Err(Error::invalid_argument(format!(
+                "{name:?} takes no stored client secret; see client_auth, client_secret_file and source in its configuration"
+            )));
+        }
+        let text = secret_fd::read(fd.into()).await?;
+        let secret = match text.trim() {
+            "" => None,
+            _ => Some(ClientSecret::from_pasted(&text).map_err(|why| unusable("client secret", why))?),
+        };
+        Ok(account.session.set_client_secret(secret).await?)
+    }
+
+    /// Shows the keyring's own prompt and returns at once; the accounts' State tells the end.
+    fn unlock_store(&self) -> Result<(), Error> {
+        self.bus.accounts.check()?;
+        self.bus.accounts.unlock_store();
+        Ok(())
+    }
+
+    /// Lists the accounts: name, object path, state.
+    #[zbus(out_args("accounts"))]
+    fn list_accounts(&self) -> Result<Vec<(String, OwnedObjectPath, String)>, Error> {
+        self.bus.accounts.check()?;
+        let accounts = self.bus.accounts.list();
+        let row = |account: &Arc<Account>| {
+            let state = account.session.view().state.as_str().to_owned();
+            Ok((account.config.name.to_string(), account_path(&account.config.name)?, state))
+        };
+        accounts.iter().map(row).collect()
+    }
+
+    /// Reads the configuration again. On an error the old one stays in force as a whole.
+    async fn reload(&self) -> Result<(), Error> {
+        self.bus.reload().await
+    }
+
+    /// The version of this interface; additions raise it.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    /// The account that "" names; empty when there is none.
+    #[zbus(property)]
+    fn default_account(&self) -> String {
+        self.bus.accounts.default_account().map(|name| name.to_string()).unwrap_or_default()
+    }
+}
+
+fn unusable(what: &str, why: crate::secret::InvalidSecret) -> Error {
+    Error::invalid_argument(format!("the {what} cannot be used: {why}"))
+}

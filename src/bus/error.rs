@@ -1,0 +1,75 @@
+//! The errors of the D-Bus contract, `org.bearerd.Broker1.Error.*`.
+
+use zbus::DBusError;
+
+use crate::accounts;
+use crate::session;
+
+/// An error as callers receive it. `busctl` shows only the message, so that starts with the word.
+#[derive(Debug, DBusError)]
+#[zbus(prefix = "org.bearerd.Broker1.Error")]
+pub enum Error {
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    NoSuchAccount(String),
+    NotConfigured(String),
+    InvalidConfiguration(String),
+    InvalidArgument(String),
+    InvalidOption(String),
+    NoSession(String),
+    LoginRequired(String),
+    LoginFailed(String),
+    StoreLocked(String),
+    StoreUnavailable(String),
+    ProviderUnreachable(String),
+    ProviderRefused(String),
+    RateLimited(String),
+    AccessDenied(String),
+    Timeout(String),
+}
+
+macro_rules! worded {
+    ($($function:ident $variant:ident),* $(,)?) => {
+        impl Error {
+            $(pub(super) fn $function(text: impl std::fmt::Display) -> Self {
+                Self::$variant(format!(concat!(stringify!($variant), ": {}"), text))
+            })*
+        }
+    };
+}
+
+worded! {
+    no_such_account NoSuchAccount,
+    invalid_configuration InvalidConfiguration,
+    invalid_argument InvalidArgument,
+    invalid_option InvalidOption,
+    rate_limited RateLimited,
+}
+
+impl From<session::error::Error> for Error {
+    fn from(error: session::error::Error) -> Self {
+        use session::error::Error as E;
+        match error {
+            E::NotConfigured(text) => Self::NotConfigured(format!("NotConfigured: {text}")),
+            E::NoSession(text) => Self::NoSession(format!("NoSession: {text}")),
+            E::LoginRequired(text) => Self::LoginRequired(format!("LoginRequired: {text}")),
+            E::LoginFailed(text) => Self::LoginFailed(format!("LoginFailed: {text}")),
+            E::StoreLocked(text) => Self::StoreLocked(format!("StoreLocked: {text}")),
+            E::StoreUnavailable(text) => Self::StoreUnavailable(format!("StoreUnavailable: {text}")),
+            E::ProviderUnreachable(text) => Self::ProviderUnreachable(format!("ProviderUnreachable: {text}")),
+            E::ProviderRefused(text) => Self::ProviderRefused(format!("ProviderRefused: {text}")),
+            E::RateLimited(text) => Self::RateLimited(format!("RateLimited: {text}")),
+            E::Timeout(text) => Self::Timeout(format!("Timeout: {text}")),
+            E::InvalidArgument(text) => Self::InvalidArgument(format!("InvalidArgument: {text}")),
+        }
+    }
+}
+
+impl From<accounts::LookupError> for Error {
+    fn from(error: accounts::LookupError) -> Self {
+        match error {
+            accounts::LookupError::NoSuchAccount(text) => Self::no_such_account(text),
+            accounts::LookupError::InvalidConfiguration(text) => Self::invalid_configuration(text),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A login attempt's object, `org.bearerd.Broker1.Login`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zbus::interface;
+use zbus::zvariant::{OwnedObjectPath, Value};
+
+use super::{Bus, LOGIN_INTERFACE};
+use crate::clock::Clock;
+use crate::login::{Attempt, AttemptView};
+
+/// The longest that one `Wait` lasts; callers give up after 25 s.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+/// How long an attempt stays readable after its end.
+const KEPT: Duration = Duration::from_secs(600);
+
+pub(super) struct Login {
+    attempt: Arc<Attempt>,
+    clock: Clock,
+}
+
+impl Login {
+    pub(super) fn new(attempt: Arc<Attempt>, clock: Clock) -> Self {
+        Self { attempt, clock }
+    }
+}
+
+/// One login attempt. It stays readable for 10 minutes after its end.
+///
+/// State is one of pending, succeeded, cancelled, denied, failed, expired.
+#[interface(name = "org.bearerd.Broker1.Login", introspection_docs = true)]
+impl Login {
+    /// Waits for the end for at most timeout_ms milliseconds and 20 s, and returns the state then;
+    /// 0 returns it at once. Never an error.
+    #[zbus(out_args("state"))]
+    async fn wait(&self, timeout_ms: u32) -> &'static str {
+        let timeout = Duration::from_millis(timeout_ms.into()).min(MAX_WAIT);
+        tokio::select! {
+            biased;
+            state = self.attempt.ended() => state.as_str(),
+            () = self.clock.sleep(timeout) => self.attempt.view().state.as_str(),
+        }
+    }
+
+    /// Ends the attempt; one that has ended stays as it is.
+    async fn cancel(&self) {
+        self.attempt.cancel();
+        self.attempt.ended().await;
+    }
+
+    /// The account's name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn account(&self) -> String {
+        self.attempt.account.to_string()
+    }
+
+    /// How the user logs in: "code".
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn flow(&self) -> &'static str {
+        "code"
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> &'static str {
+        self.attempt.view().state.as_str()
+    }
+
+    /// The address to open in a browser; empty at the end.
+    #[zbus(property)]
+    fn url(&self) -> String {
+        self.attempt.view().url
+    }
+
+    /// The code to type in at VerificationUri; empty outside the device flow.
+    #[zbus(property)]
+    fn user_code(&self) -> &'static str {
+        ""
+    }
+
+    #[zbus(property)]
+    fn verification_uri(&self) -> &'static str {
+        ""
+    }
+
+    #[zbus(property)]
+    fn verification_uri_complete(&self) -> &'static str {
+        ""
+    }
+
+    /// A stable word for what went wrong; empty otherwise.
+    #[zbus(property)]
+    fn error(&self) -> String {
+        self.attempt.view().error
+    }
+
+    /// A sentence for people that ends with what to do.
+    #[zbus(property)]
+    fn error_message(&self) -> String {
+        self.attempt.view().error_message
+    }
+
+    /// When a pending attempt ends by itself, in Unix seconds.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn expires(&self) -> u64 {
+        self.attempt.expires
+    }
+}
+
+/// Announces the end of the attempt, and takes its object away ten minutes later.
+pub(super) async fn announce(bus: Arc<Bus>, attempt: Arc<Attempt>, path: OwnedObjectPath) {
+    let before = properties(&attempt.view());
+    attempt.ended().await;
+    let after = properties(&attempt.view());
+    let changed: HashMap<&str, Value<'_>> =
+        after.into_iter().zip(before).filter(|(new, old)| new != old).map(|(new, _)| new).collect();
+    bus.emit_changed(&path, LOGIN_INTERFACE, changed).await;
+    bus.clock().sleep(KEPT).await;
+    bus.drop_login(&attempt.id, &path).await;
+}
+
+fn properties(view: &AttemptView) -> [(&'static str, Value<'static>); 4] {
+    [
+        ("State", Value::from(view.state.as_str())),
+        ("Url", Value::from(view.url.clone())),
+        ("Error", Value::from(view.error.clone())),
+        ("ErrorMessage", Value::from(view.error_message.clone())),
+    ]
+}

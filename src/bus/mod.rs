@@ -1,0 +1,208 @@
+//! The D-Bus side: parses, asks a session, maps the error. No decision is made here.
+//!
+//! **Invariant:** objects are served before anybody is told of them, and before the name is requested.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::AbortHandle;
+use zbus::Connection;
+use zbus::names::InterfaceName;
+use zbus::object_server::SignalEmitter;
+use zbus::zvariant::{OwnedObjectPath, Value};
+
+use crate::account::AccountName;
+use crate::accounts::{Account as Configured, Accounts};
+use crate::clock::Clock;
+use crate::login::Attempt;
+
+mod account;
+mod broker;
+mod error;
+mod in_flight;
+mod log_control;
+mod login;
+mod options;
+mod portal;
+mod secret_fd;
+
+pub use error::Error;
+pub use log_control::LogControl;
+
+/// The well-known name on the session bus.
+pub const NAME: &str = "org.bearerd.Broker1";
+/// The root object.
+pub const ROOT_PATH: &str = "/org/bearerd/Broker1";
+const ACCOUNT_INTERFACE: &str = "org.bearerd.Broker1.Account";
+const LOGIN_INTERFACE: &str = "org.bearerd.Broker1.Login";
+const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
+
+/// Everything that is served on one connection.
+pub struct Bus {
+    connection: Connection,
+    accounts: Arc<Accounts>,
+    served: Mutex<BTreeMap<AccountName, Served>>,
+    logins: Mutex<HashSet<String>>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    status: tokio::sync::watch::Sender<String>,
+}
+
+/// An account's object, and the task that announces its changes.
+struct Served {
+    account: Arc<Configured>,
+    announcer: AbortHandle,
+}
+
+impl Bus {
+    /// Serves all objects; the name is not requested yet.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn serve(
+        connection: Connection,
+        accounts: Arc<Accounts>,
+        log: LogControl,
+    ) -> zbus::Result<Arc<Self>> {
+        let bus = Arc::new(Self {
+            connection,
+            accounts,
+            served: Mutex::default(),
+            logins: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
+            status: tokio::sync::watch::Sender::new(String::new()),
+        });
+        let server = bus.connection.object_server();
+        server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
+        server.at(LOG_CONTROL_PATH, log).await?;
+        bus.serve_accounts().await?;
+        server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus))).await?;
+        bus.note_state();
+        Ok(bus)
+    }
+
+    /// Reads the configuration again and serves what it says.
+    ///
+    /// # Errors
+    /// `InvalidConfiguration` when it is bad: then everything stays as it was.
+    pub async fn reload(self: &Arc<Self>) -> Result<(), Error> {
+        let _one = self.reloading.lock().await;
+        let old_default = self.accounts.default_account();
+        let changed = self.accounts.reload().await.map_err(Error::invalid_configuration)?;
+        tracing::info!(changed, "configuration read");
+        self.serve_accounts().await?;
+        if self.accounts.default_account() != old_default {
+            let root = self.connection.object_server().interface::<_, broker::Broker>(ROOT_PATH).await?;
+            root.get().await.default_account_changed(root.signal_emitter()).await?;
+        }
+        self.note_state();
+        Ok(())
+    }
+
+    /// Brings the account objects in line with the configured accounts.
+    async fn serve_accounts(self: &Arc<Self>) -> zbus::Result<()> {
+        let configured = self.accounts.list();
+        let gone: Vec<AccountName> = {
+            let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            let stays = |name: &AccountName, old: &Served| {
+                configured.iter().any(|new| new.config.name == *name && Arc::ptr_eq(new, &old.account))
+            };
+            served.iter().filter(|(name, old)| !stays(name, old)).map(|(name, _)| name.clone()).collect()
+        };
+        for name in gone {
+            let removed = self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            if let Some(removed) = removed {
+                removed.announcer.abort();
+            }
+            self.connection.object_server().remove::<account::Account, _>(account_path(&name)?).await?;
+        }
+        for account in configured {
+            let name = account.config.name.clone();
+            if self.served.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name) {
+                continue;
+            }
+            let path = account_path(&name)?;
+            let object = account::Account::new(Arc::clone(&account), self.clock().clone());
+            self.connection.object_server().at(&path, object).await?;
+            let announcer =
+                tokio::spawn(account::announce(Arc::clone(self), Arc::clone(&account), path)).abort_handle();
+            let served = Served { account, announcer };
+            self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(name, served);
+        }
+        Ok(())
+    }
+
+    /// Serves an attempt's object, once.
+    async fn serve_login(self: &Arc<Self>, attempt: &Arc<Attempt>) -> zbus::Result<OwnedObjectPath> {
+        let path = login_path(&attempt.id)?;
+        let new = self.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.id.clone());
+        // An object that is there already stays, so a race of two callers is harmless.
+        let object = login::Login::new(Arc::clone(attempt), self.clock().clone());
+        self.connection.object_server().at(&path, object).await?;
+        if new {
+            tokio::spawn(login::announce(Arc::clone(self), Arc::clone(attempt), path.clone()));
+        }
+        Ok(path)
+    }
+
+    async fn drop_login(&self, id: &str, path: &OwnedObjectPath) {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Err(error) = self.connection.object_server().remove::<login::Login, _>(path).await {
+            tracing::warn!(%error, "cannot remove a login object");
+        }
+    }
+
+    fn open_in_browser(&self, url: String, activation_token: Option<String>) {
+        let connection = self.connection.clone();
+        tokio::spawn(async move { portal::open_uri(&connection, &url, activation_token.as_deref()).await });
+    }
+
+    /// A line for `systemctl status`.
+    pub fn status(&self) -> tokio::sync::watch::Receiver<String> {
+        self.status.subscribe()
+    }
+
+    fn note_state(&self) {
+        let line = self.accounts.summary();
+        self.status.send_if_modified(|status| {
+            let changed = *status != line;
+            *status = line;
+            changed
+        });
+    }
+
+    /// One `PropertiesChanged` with all that changed.
+    async fn emit_changed(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &'static str,
+        changed: HashMap<&str, Value<'_>>,
+    ) {
+        let emit = async {
+            let emitter = SignalEmitter::new(&self.connection, path.as_ref())?;
+            let interface = InterfaceName::from_static_str(interface)?;
+            zbus::fdo::Properties::properties_changed(&emitter, interface, changed, Cow::Borrowed(&[])).await
+        };
+        if let Err(error) = emit.await {
+            tracing::warn!(%error, path = path.as_str(), "cannot announce a change");
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        self.accounts.clock()
+    }
+}
+
+fn account_path(name: &AccountName) -> zbus::Result<OwnedObjectPath> {
+    Ok(OwnedObjectPath::try_from(format!("{ROOT_PATH}/account/{}", name.path_element()))?)
+}
+
+fn login_path(id: &str) -> zbus::Result<OwnedObjectPath> {
+    Ok(OwnedObjectPath::try_from(format!("{ROOT_PATH}/login/{id}"))?)
+}
+
+/// "/": no object.
+fn no_path() -> OwnedObjectPath {
+    zbus::zvariant::ObjectPath::from_static_str_unchecked("/").into()
+}

@@ -1,0 +1,128 @@
+//! The daemon's life: assemble, serve, own the name, say ready, wait, drain.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use zbus::Connection;
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
+
+use crate::accounts::Accounts;
+use crate::bus::{self, Bus, LogControl};
+use crate::clock::Clock;
+use crate::config::ConfigDirs;
+use crate::logging::Levels;
+use crate::store::secret_service::SecretServiceStore;
+use crate::systemd;
+
+/// How long proof of life may take before the watchdog is left to bite.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why the daemon could not start or go on: a sentence for the user who reads the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("cannot set up timers: {0}")]
+    Clock(#[source] io::Error),
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot serve on the session bus: {0}")]
+    Bus(#[from] zbus::Error),
+    #[error("another bearerd owns {} on this bus; stop it first: systemctl --user stop bearerd", bus::NAME)]
+    NameTaken,
+    #[error("the session bus is gone")]
+    BusGone,
+}
+
+/// Runs until SIGTERM, SIGINT or the end of the bus.
+///
+/// # Errors
+/// When it cannot start, or the bus went away.
+pub async fn run(connection: Connection, dirs: ConfigDirs, levels: Levels) -> Result<(), DaemonError> {
+    let clock = Clock::system().map_err(DaemonError::Clock)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+
+    let store = SecretServiceStore::new(connection.clone());
+    let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store));
+    let bus = Bus::serve(connection.clone(), Arc::clone(&accounts), LogControl::new(levels)).await?;
+    own_name(&connection).await?;
+    let mut status = bus.status();
+    let line = status.borrow_and_update().clone();
+    systemd::notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+
+    let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+    let mut life = watchdog.map(|every| clock.now().boot.after(every));
+    let end = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            () = closed(&connection) => break Err(DaemonError::BusGone),
+            _ = hangup.recv() => match bus.reload().await {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%error, "the configuration was not read again"),
+            },
+            Ok(()) = status.changed() => {
+                let line = status.borrow_and_update().clone();
+                systemd::notify(&[NotifyState::Status(&line)]);
+            }
+            () = sleep_until(&clock, life) => {
+                if is_alive(&connection, &accounts, &clock).await {
+                    systemd::notify(&[NotifyState::Watchdog]);
+                }
+                life = watchdog.map(|every| clock.now().boot.after(every));
+            }
+        }
+    };
+    tracing::info!("stopping");
+    systemd::notify(&[NotifyState::Stopping]);
+    // New callers start the next daemon; this one only finishes what it has begun.
+    let _ = connection.release_name(bus::NAME).await;
+    accounts.stop().await;
+    end
+}
+
+async fn own_name(connection: &Connection) -> Result<(), DaemonError> {
+    let flags = RequestNameFlags::DoNotQueue.into();
+    match connection.request_name_with_flags(bus::NAME, flags).await {
+        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
+        Ok(RequestNameReply::Exists | RequestNameReply::InQueue) | Err(zbus::Error::NameTaken) => {
+            Err(DaemonError::NameTaken)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The bus answers and every session's task turns.
+async fn is_alive(connection: &Connection, accounts: &Accounts, clock: &Clock) -> bool {
+    let proof = async {
+        let bus = zbus::fdo::PeerProxy::builder(connection)
+            .destination("org.freedesktop.DBus")?
+            .path("/org/freedesktop/DBus")?
+            .build()
+            .await?;
+        bus.ping().await?;
+        Ok::<bool, zbus::Error>(accounts.are_alive().await)
+    };
+    tokio::select! {
+        proof = proof => proof.unwrap_or(false),
+        () = clock.sleep(LIFE_TIMEOUT) => {
+            tracing::error!("no proof of life");
+            false
+        }
+    }
+}
+
+async fn closed(connection: &Connection) {
+    connection.closed().await;
+}
+
+async fn sleep_until(clock: &Clock, deadline: Option<crate::clock::BootTime>) {
+    match deadline {
+        Some(deadline) => clock.sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
