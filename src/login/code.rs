@@ -8,7 +8,6 @@ use super::page::Page;
 use super::{Attempt, LIFETIME, LoginState};
 use crate::clock::Clock;
 use crate::oidc::authorization::AuthorizationRequest;
-use crate::oidc::error::ProviderError;
 use crate::oidc::{CodeExchange, Provider};
 use crate::session::error::Error;
 use crate::session::{Asked, SessionHandle};
@@ -101,22 +100,23 @@ async fn log_in<P: Provider>(
     let asked = Asked::at(&clock.now());
     let response = match provider.exchange(exchange, secret).await {
         Ok(response) => response,
-        Err(ProviderError { class, message, .. }) => {
-            tracing::warn!(?class, "the code was not exchanged");
-            return Conclusion::failed(
-                callback,
-                "exchange-failed",
-                format!("the login did not succeed: {message}"),
-            );
+        Err(error) => {
+            tracing::warn!(class = ?error.class, "the code was not exchanged");
+            let message = format!("the login did not succeed: {}", error.message);
+            session.login_failed(error).await;
+            return Conclusion::failed(callback, "exchange-failed", message);
         }
     };
     let subject = provider.subject(response.access_token.clone()).await;
     let saved = session.logged_in(response, subject.clone(), asked).await;
     let (message, page) = if saved.unwrap_or(false) {
-        (String::new(), Page::LoggedIn { subject })
+        (String::new(), Page::LoggedIn { account: session.account().to_string(), subject })
     } else {
         let why = session.view().message.clone();
-        (format!("logged in, not saved: {why}"), Page::NotSaved { subject, why })
+        (
+            format!("logged in, not saved: {why}"),
+            Page::NotSaved { account: session.account().to_string(), subject, why },
+        )
     };
     Conclusion { state: LoginState::Succeeded, error: "", message, page: Some((callback, page)) }
 }

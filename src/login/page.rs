@@ -3,8 +3,8 @@
 /// One of the pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Page {
-    LoggedIn { subject: String },
-    NotSaved { subject: String, why: String },
+    LoggedIn { account: String, subject: String },
+    NotSaved { account: String, subject: String, why: String },
     Denied,
     Failed(String),
     AlreadyUsed,
@@ -24,15 +24,18 @@ impl Page {
     }
 
     pub(crate) fn html(&self) -> String {
-        let account = |subject: &str| match subject {
-            "" => "You are logged in.".to_owned(),
-            subject => format!("You are logged in as <b>{}</b>.", escape(subject)),
+        // Whoever was led into another's account can see it here.
+        let logged_in = |account: &str, subject: &str| match subject {
+            "" => format!("You are logged in to {}.", escape(account)),
+            subject => {
+                format!("You are logged in to {} as <b>{}</b>.", escape(account), escape(subject))
+            }
         };
         let (title, text) = match self {
-            Self::LoggedIn { subject } => ("Logged in", account(subject)),
-            Self::NotSaved { subject, why } => (
+            Self::LoggedIn { account, subject } => ("Logged in", logged_in(account, subject)),
+            Self::NotSaved { account, subject, why } => (
                 "Logged in, not saved",
-                format!("{} The session is not saved: {}.", account(subject), escape(why)),
+                format!("{} The session is not saved: {}.", logged_in(account, subject), escape(why)),
             ),
             Self::Denied => ("Login denied", "You said no to the provider; nothing was changed.".to_owned()),
             Self::Failed(why) => ("Login failed", format!("{}.", escape(why))),

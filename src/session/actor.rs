@@ -52,6 +52,7 @@ pub struct StartedLogin {
 enum Command {
     Ask(Request, oneshot::Sender<Answer>),
     LoggedIn(Box<(TokenResponse, String, Asked)>, oneshot::Sender<Answer>),
+    LoginFailed(ProviderError),
     Login(oneshot::Sender<Result<StartedLogin, Error>>),
     LoginSecret(oneshot::Sender<Result<Option<ClientSecret>, Error>>),
     SetClientSecret(Option<ClientSecret>, oneshot::Sender<Result<(), Error>>),
@@ -169,6 +170,16 @@ impl SessionHandle {
         let answer =
             self.command(|reply| Command::LoggedIn(Box::new((response, subject, asked)), reply)).await?;
         Ok(matches!(answer?, Reply::Flag(true)))
+    }
+
+    pub(crate) fn account(&self) -> &AccountName {
+        &self.account
+    }
+
+    /// A login's tokens were refused.
+    pub(crate) async fn login_failed(&self, error: ProviderError) {
+        // A session that has ended takes no interest.
+        let _ = self.commands.send(Command::LoginFailed(error)).await;
     }
 
     pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {
@@ -343,6 +354,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 let (response, subject, asked) = *tokens;
                 self.session.logged_in(id, response, subject, &asked, &now, self.jitter())
             }
+            Command::LoginFailed(error) => self.session.login_failed(&error, &now),
             Command::Login(reply) => {
                 let started = self.start_login(&now);
                 // The attempt is announced before anybody is told of it.

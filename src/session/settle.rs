@@ -142,7 +142,11 @@ impl Session {
                 (false, _) => planned,
             };
         };
-        let planned = planned.map(|at| at.max(trouble.retry_at));
+        // What failed was due, so it is tried again though nothing else is planned yet; a session that
+        // is kept for its users only waits for one of them.
+        let retried = self.policy.keep_alive == KeepAlive::Always || hot(trouble.retry_at);
+        let planned =
+            if retried { Some(trouble.retry_at) } else { planned.map(|at| at.max(trouble.retry_at)) };
         let wanted = demand.then(|| {
             let soon = trouble.last_attempt.after(schedule::CALLER_RETRY);
             trouble.retry_at.min(soon).max(trouble.not_before)
@@ -321,6 +325,9 @@ impl Session {
     /// Why there is no token to be had without a user's act.
     pub(super) fn no_session(&self) -> Error {
         let account = &self.policy.account;
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| trouble.class == Class::Refused) {
+            return self.in_trouble(trouble);
+        }
         if let Some(ended) = &self.ended {
             return Error::LoginRequired(text::login_again(account, &ended.message));
         }

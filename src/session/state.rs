@@ -525,6 +525,24 @@ impl Session {
         self.ask(id, Want::Saved, now)
     }
 
+    /// A login failed at the token endpoint. A refused client will be refused again, so callers are told
+    /// that instead of being sent to log in; a session that works is not harmed.
+    pub(super) fn login_failed(&mut self, error: &ProviderError, now: &Now) -> Vec<Effect> {
+        if error.class == Class::Refused && self.live.is_none() {
+            let retry_at = now.boot.after(REFUSED_RETRY);
+            self.trouble = Some(Trouble {
+                class: error.class,
+                reason: text::trouble_reason(error),
+                message: error.message.clone(),
+                attempts: 1,
+                retry_at,
+                not_before: retry_at,
+                last_attempt: now.boot,
+            });
+        }
+        self.settle(now)
+    }
+
     /// `Logout`: the session is gone here at once, whatever the provider says (F1).
     pub(super) fn logout(&mut self, id: RequestId, now: &Now) -> Vec<Effect> {
         let live = self.live.take();
@@ -594,8 +612,11 @@ impl Session {
     /// A client secret was stored or removed.
     pub(super) fn client_secret_set(&mut self, secret: Option<ClientSecret>, now: &Now) -> Vec<Effect> {
         self.client_secret = secret;
-        if self.trouble.as_ref().is_some_and(|trouble| trouble.class == Class::Refused) {
-            self.trouble = None;
+        if self.trouble.take_if(|trouble| trouble.class == Class::Refused).is_some()
+            && let Some(live) = &mut self.live
+        {
+            // Whether the new one is accepted is worth knowing now.
+            live.keep_alive_at = Some(now.boot);
         }
         self.settle(now)
     }

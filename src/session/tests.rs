@@ -501,6 +501,41 @@ fn a_refused_client_keeps_its_session_and_heals_with_a_new_secret() {
     assert_eq!((rig.token(id).as_str(), rig.state()), ("canary-a2", AccountState::Ready));
 }
 
+/// D8: a failed forced refresh is repeated soon though the next one was planned for much later.
+#[test]
+fn a_refresh_that_failed_is_tried_again_though_nobody_waits() {
+    let mut rig = Rig::logged_in();
+    let id = rig.get_with(TokenOptions { force_refresh: true, min_validity: None });
+    rig.fail(Class::Ambiguous);
+    assert_eq!((rig.token(id).as_str(), rig.state()), ("canary-a1", AccountState::Offline));
+
+    rig.wait(1);
+
+    rig.succeed(300, 1800);
+    assert_eq!((rig.refreshes, rig.state()), (2, AccountState::Ready));
+}
+
+/// K14 at the code exchange: logging in again would not help, and a session that works is left alone.
+#[test]
+fn a_client_refused_at_login_is_said_until_something_changes() {
+    let refused = ProviderError::new(Class::Refused, "no luck");
+    let mut rig = Rig::new(policy());
+    rig.load(Ok(secret_only()));
+    let effects = rig.session.login_failed(&refused, &rig.now);
+    rig.take(effects);
+    let id = rig.get();
+    assert_eq!((rig.token(id).as_str(), rig.state()), ("ProviderRefused", AccountState::Refused));
+
+    let effects = rig.session.client_secret_set(ClientSecret::parse("better").ok(), &rig.now);
+    rig.take(effects);
+    assert_eq!(rig.state(), AccountState::LoggedOut);
+
+    let mut rig = Rig::logged_in();
+    let effects = rig.session.login_failed(&refused, &rig.now);
+    rig.take(effects);
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
 /// N3, D10.
 #[test]
 fn an_idle_session_lives_on_with_few_refreshes() {
