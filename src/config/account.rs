@@ -58,6 +58,7 @@ const RESERVED_PARAMETERS: &[&str] = &[
     "response_mode",
 ];
 
+const KEYCLOAK_AUTHORIZATION: &str = "/protocol/openid-connect/auth";
 const KEYCLOAK_TOKEN: &str = "/protocol/openid-connect/token";
 const MAX_MIN_VALIDITY: u64 = 86_400;
 
@@ -134,9 +135,12 @@ fn read_oauth<'a>(
     };
     let authorization_endpoint = endpoint("authorization_endpoint")?;
     let token_endpoint = endpoint("token_endpoint")?;
-    let realm = token_endpoint.as_str().strip_suffix(KEYCLOAK_TOKEN).map(str::to_owned);
+    let realm = token_endpoint.as_str().strip_suffix(KEYCLOAK_TOKEN);
+    // Keycloak names itself as browsers see it; the token endpoint may be an inner address.
+    let front = authorization_endpoint.as_str().strip_suffix(KEYCLOAK_AUTHORIZATION);
+    let expected_iss = issuer.or(front.filter(|_| realm.is_some())).map(str::to_owned);
     let revocation = layers.url("revocation_endpoint")?;
-    let logout = match (&realm, revocation) {
+    let logout = match (realm, revocation) {
         (_, Some(url)) => LogoutEndpoint::Revocation(url),
         (Some(realm), None) => Url::parse(&format!("{realm}/protocol/openid-connect/logout"))
             .map_or(LogoutEndpoint::None, LogoutEndpoint::Keycloak),
@@ -180,7 +184,7 @@ fn read_oauth<'a>(
                 ("ignore", IssPolicy::Ignore),
             ])
         })?,
-        expected_iss: issuer.map(str::to_owned).or(realm),
+        expected_iss,
         pkce: flag("pkce", true)?,
         extra_params: extra_params(layers)?,
         keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {

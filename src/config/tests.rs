@@ -84,6 +84,24 @@ fn the_first_provider_is_three_lines() {
     assert!(matches!(config.accounts["chaster-dev"].source, Source::Personal));
 }
 
+/// Keycloak names itself as browsers see it (`hostname-backchannel-dynamic`).
+#[test]
+fn keycloaks_issuer_follows_from_where_the_browser_goes() {
+    let files = Files::with(
+        r#"
+        [accounts.x]
+        client_id = "a"
+        client_auth = "none"
+        authorization_endpoint = "https://id.example/realms/r/protocol/openid-connect/auth"
+        token_endpoint = "https://inner.example/realms/r/protocol/openid-connect/token"
+        "#,
+    );
+    let config = files.load().unwrap();
+    assert_eq!(config.accounts["x"].issuer, "https://id.example/realms/r");
+    let logout = Url::parse("https://inner.example/realms/r/protocol/openid-connect/logout").unwrap();
+    assert_eq!(oauth(&config, "x").logout, LogoutEndpoint::Keycloak(logout));
+}
+
 #[test]
 fn explicit_endpoints_need_no_discovery() {
     let files = Files::with(
