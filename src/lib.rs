@@ -67,6 +67,7 @@
 pub mod account;
 pub mod accounts;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -24,8 +24,9 @@ mod in_flight;
 mod log_control;
 mod login;
 mod options;
-mod portal;
-mod secret_fd;
+pub(crate) mod portal;
+pub mod proxy;
+pub(crate) mod secret_fd;
 
 pub use error::Error;
 pub use log_control::LogControl;
@@ -34,7 +35,7 @@ pub use log_control::LogControl;
 pub const NAME: &str = "org.bearerd.Broker1";
 /// The root object.
 pub const ROOT_PATH: &str = "/org/bearerd/Broker1";
-const ACCOUNT_INTERFACE: &str = "org.bearerd.Broker1.Account";
+pub(crate) const ACCOUNT_INTERFACE: &str = "org.bearerd.Broker1.Account";
 const LOGIN_INTERFACE: &str = "org.bearerd.Broker1.Login";
 const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
 
@@ -155,7 +156,14 @@ impl Bus {
 
     fn open_in_browser(&self, url: String, activation_token: Option<String>) {
         let connection = self.connection.clone();
-        tokio::spawn(async move { portal::open_uri(&connection, &url, activation_token.as_deref()).await });
+        tokio::spawn(async move {
+            match portal::open_uri(&connection, &url, activation_token.as_deref()).await {
+                Ok(()) => tracing::info!("the portal was asked to open a browser"),
+                Err(error) => {
+                    tracing::info!(%error, "no portal opened a browser; the caller has the address");
+                }
+            }
+        });
     }
 
     /// A line for `systemctl status`.

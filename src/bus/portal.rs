@@ -21,18 +21,20 @@ trait OpenUri {
     ) -> zbus::Result<OwnedObjectPath>;
 }
 
-/// Asks the portal to open the address. Without a portal the caller of `Login` has the address.
-pub(super) async fn open_uri(connection: &Connection, url: &str, activation_token: Option<&str>) {
+/// Asks the portal to open the address.
+///
+/// # Errors
+/// Without a portal, or when it refuses.
+pub(crate) async fn open_uri(
+    connection: &Connection,
+    url: &str,
+    activation_token: Option<&str>,
+) -> zbus::Result<()> {
     let mut options = HashMap::new();
     if let Some(token) = activation_token {
         options.insert("activation_token", Value::from(token));
     }
-    let opened = async {
-        let builder = OpenUriProxy::builder(connection).cache_properties(zbus::proxy::CacheProperties::No);
-        builder.build().await?.open_uri("", url, options).await
-    };
-    match opened.await {
-        Ok(_) => tracing::info!("the portal was asked to open a browser"),
-        Err(error) => tracing::info!(%error, "no portal opened a browser; the caller has the address"),
-    }
+    let builder = OpenUriProxy::builder(connection).cache_properties(zbus::proxy::CacheProperties::No);
+    builder.build().await?.open_uri("", url, options).await?;
+    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::secret::MAX_SECRET_BYTES;
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A memfd that holds the text, positioned at its start, that nobody can change any more.
-pub(super) fn sealed(text: &str) -> io::Result<OwnedFd> {
+pub(crate) fn sealed(text: &str) -> io::Result<OwnedFd> {
     let fd = memfd_create("bearerd-token", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = text.as_bytes();
     while !rest.is_empty() {

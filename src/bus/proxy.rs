@@ -1,0 +1,70 @@
+//! The client's side of the contract, for `bearerctl` and for tests.
+
+use std::collections::HashMap;
+
+use zbus::zvariant::{Fd, OwnedObjectPath, OwnedValue, Value};
+
+use super::Error;
+
+/// An access token, when it expires (Unix seconds, 0: unknown), and its details.
+pub type Token = (String, u64, HashMap<String, OwnedValue>);
+
+#[zbus::proxy(
+    interface = "org.bearerd.Broker1",
+    default_service = "org.bearerd.Broker1",
+    default_path = "/org/bearerd/Broker1",
+    gen_blocking = false
+)]
+pub trait Broker {
+    fn get_token_with_options(
+        &self,
+        account: &str,
+        options: HashMap<&str, Value<'_>>,
+    ) -> Result<Token, Error>;
+
+    fn reject_token(&self, account: &str, token_or_id: &str) -> Result<bool, Error>;
+
+    fn login_with_options(
+        &self,
+        account: &str,
+        options: HashMap<&str, Value<'_>>,
+    ) -> Result<(OwnedObjectPath, String), Error>;
+
+    fn logout(&self, account: &str) -> Result<bool, Error>;
+
+    fn set_personal_token(&self, account: &str, fd: Fd<'_>) -> Result<(), Error>;
+
+    fn set_client_secret(&self, account: &str, fd: Fd<'_>) -> Result<(), Error>;
+
+    fn unlock_store(&self) -> Result<(), Error>;
+
+    fn list_accounts(&self) -> Result<Vec<(String, OwnedObjectPath, String)>, Error>;
+
+    fn reload(&self) -> Result<(), Error>;
+
+    #[zbus(property)]
+    fn default_account(&self) -> zbus::Result<String>;
+}
+
+#[zbus::proxy(
+    interface = "org.bearerd.Broker1.Account",
+    default_service = "org.bearerd.Broker1",
+    gen_blocking = false
+)]
+pub trait Account {
+    fn refresh(&self) -> Result<(), Error>;
+}
+
+#[zbus::proxy(
+    interface = "org.bearerd.Broker1.Login",
+    default_service = "org.bearerd.Broker1",
+    gen_blocking = false
+)]
+pub trait Login {
+    fn wait(&self, timeout_ms: u32) -> Result<String, Error>;
+
+    fn cancel(&self) -> Result<(), Error>;
+
+    #[zbus(property)]
+    fn error_message(&self) -> zbus::Result<String>;
+}

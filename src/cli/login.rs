@@ -1,0 +1,109 @@
+//! `bearerctl login`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use zbus::zvariant::{ObjectPath, Value};
+
+use super::broker::{Broker, text};
+use super::failure::Failure;
+use super::output::{self, Spinner};
+use super::{browser, unlock};
+use crate::bus::proxy::LoginProxy;
+
+/// The longest that one Wait lasts, in milliseconds.
+const WAIT_MS: u32 = 20_000;
+
+pub(super) struct Wanted {
+    pub(super) account: String,
+    pub(super) browser: bool,
+    pub(super) force: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failure> {
+    let account = broker.resolve(&wanted.account).await?;
+    let mut before = broker.properties(&account).await?;
+    if text(&before, "State") == "store-locked" {
+        // There may well be a session behind the lock.
+        unlock::unlock(broker).await?;
+        before = broker.properties(&account).await?;
+    }
+    let pending = before
+        .get("LoginAttempt")
+        .and_then(|path| path.downcast_ref::<ObjectPath<'_>>().ok())
+        .is_some_and(|path| path.as_str() != "/");
+    let logged_in = matches!(text(&before, "State"), "ready" | "offline" | "unsaved");
+    if logged_in && !pending && !wanted.force {
+        output::note(&format!(
+            "already logged in to {account:?}{}; use --force to log in again",
+            as_whom(text(&before, "Subject"))
+        ));
+        return Ok(());
+    }
+
+    let options = HashMap::from([("open_browser", Value::from(false))]);
+    let (path, url) = broker.root.login_with_options(&account, options).await?;
+    let login = broker.login(path).await?;
+    let opened = wanted.browser && browser::open(broker, &url).await;
+    output::note(&if opened {
+        format!("log in to {account:?} in the browser that opens; if none does, open:\n  {url}")
+    } else {
+        format!("to log in to {account:?} open in a browser on this machine:\n  {url}")
+    });
+
+    let spinner = Spinner::start("waiting for the browser (Ctrl-C cancels)");
+    let patience = async {
+        match wanted.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let state = tokio::select! {
+        state = end(&login) => Some(state?),
+        () = patience => None,
+        _ = tokio::signal::ctrl_c() => {
+            drop(spinner);
+            // Somebody else's login is theirs to cancel.
+            if !pending {
+                login.cancel().await?;
+            }
+            return Err(Failure::interrupted());
+        }
+    };
+    drop(spinner);
+    let Some(state) = state else {
+        return Err(Failure::retry(format!(
+            "Timeout: nobody has logged in to {account:?} yet; the address stays good, and \
+             bearerctl login {account} waits for it again"
+        )));
+    };
+    let message = login.error_message().await?;
+    if state != "succeeded" {
+        return Err(Failure::failed(if message.is_empty() {
+            format!("the login ended: {state}")
+        } else {
+            message
+        }));
+    }
+    let after = broker.properties(&account).await?;
+    output::note(&format!("logged in to {account:?}{}", as_whom(text(&after, "Subject"))));
+    if !message.is_empty() {
+        output::note(&message);
+    }
+    Ok(())
+}
+
+/// Waits for the end of the attempt.
+async fn end(login: &LoginProxy<'_>) -> Result<String, Failure> {
+    loop {
+        let state = login.wait(WAIT_MS).await?;
+        if state != "pending" {
+            return Ok(state);
+        }
+    }
+}
+
+fn as_whom(subject: &str) -> String {
+    if subject.is_empty() { String::new() } else { format!(" as {subject}") }
+}

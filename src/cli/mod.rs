@@ -1,0 +1,183 @@
+//! `bearerctl`: the contract for people and shell scripts. Data goes to stdout, everything else to stderr.
+//!
+//! **Invariant:** talks D-Bus only; no token or secret is ever an argument.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use broker::Broker;
+use failure::Failure;
+
+mod broker;
+mod browser;
+mod failure;
+mod login;
+mod output;
+mod secret_input;
+mod status;
+mod token;
+mod unlock;
+
+/// Log in once; every program gets a valid access token.
+///
+/// ACCOUNT may be left out when there is a default account, or only one.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 login required, 4 keyring locked or absent,
+/// 5 retry later, 6 refused by the provider or by policy.
+#[derive(Parser)]
+#[command(name = "bearerctl", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Log in: opens the browser, waits, and says who is logged in.
+    Login {
+        account: Option<String>,
+        /// Print the address only.
+        #[arg(long)]
+        no_browser: bool,
+        /// Log in even if there is a session; it serves until the new one is there.
+        #[arg(long)]
+        force: bool,
+        /// Wait no longer than this, such as 90s or 5m; the login itself lasts 10 minutes.
+        #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Print a valid access token.
+    Token {
+        account: Option<String>,
+        /// How long the token must live on, such as 90s or 5m.
+        #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
+        min_validity: Option<Duration>,
+        #[arg(long, value_enum, default_value_t)]
+        format: token::Format,
+    },
+    /// Report a token that an API answered with 401; the token is read from stdin.
+    Reject { account: Option<String> },
+    /// Show the accounts: state, who, when things expire.
+    Status {
+        account: Option<String>,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove the account's tokens, and end the session at the provider.
+    Logout { account: Option<String> },
+    /// Refresh the access token now.
+    Refresh { account: Option<String> },
+    /// Read the configuration again.
+    Reload,
+    /// Unlock the keyring, with its own prompt, and wait for it.
+    Unlock,
+    /// Store a personal token, from a hidden prompt or from stdin.
+    SetToken {
+        account: Option<String>,
+        /// Remove the stored one.
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Store the client secret, from a hidden prompt or from stdin.
+    SetSecret {
+        account: String,
+        /// Remove the stored one.
+        #[arg(long)]
+        remove: bool,
+    },
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::failed(format!("cannot start: {error}"))),
+    };
+    let end = runtime.block_on(run(arguments.command));
+    // A prompt that still waits for a line must not hold up the end.
+    runtime.shutdown_background();
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    let broker = Broker::connect().await?;
+    match command {
+        Command::Login { account, no_browser, force, timeout } => {
+            let wanted = login::Wanted { account: name(account), browser: !no_browser, force, timeout };
+            login::log_in(&broker, wanted).await
+        }
+        Command::Token { account, min_validity, format } => {
+            token::print(&broker, &name(account), min_validity, format).await
+        }
+        Command::Reject { account } => token::reject(&broker, &name(account)).await,
+        Command::Status { account, json } => status::print(&broker, account.as_deref(), json).await,
+        Command::Logout { account } => {
+            let account = broker.resolve(&name(account)).await?;
+            let ended = broker.root.logout(&account).await?;
+            output::note(&if ended {
+                format!("logged out of {account:?}; the provider ended the session too")
+            } else {
+                format!(
+                    "logged out of {account:?} here; the provider did not confirm that it ended the session"
+                )
+            });
+            Ok(())
+        }
+        Command::Refresh { account } => {
+            let account = broker.resolve(&name(account)).await?;
+            broker.account(&account).await?.refresh().await?;
+            output::note(&format!("refreshed {account:?}"));
+            Ok(())
+        }
+        Command::Reload => {
+            broker.root.reload().await?;
+            output::note("the configuration was read");
+            Ok(())
+        }
+        Command::Unlock => unlock::unlock(&broker).await,
+        Command::SetToken { account, remove } => {
+            let account = broker.resolve(&name(account)).await?;
+            let fd = secret_input::read(&format!("personal token for {account:?}"), remove).await?;
+            broker.root.set_personal_token(&account, fd.into()).await?;
+            output::note(&stored("personal token", &account, remove));
+            Ok(())
+        }
+        Command::SetSecret { account, remove } => {
+            let account = broker.resolve(&account).await?;
+            let fd = secret_input::read(&format!("client secret for {account:?}"), remove).await?;
+            broker.root.set_client_secret(&account, fd.into()).await?;
+            output::note(&stored("client secret", &account, remove));
+            Ok(())
+        }
+    }
+}
+
+/// The account "" is the default one.
+fn name(account: Option<String>) -> String {
+    account.unwrap_or_default()
+}
+
+fn stored(what: &str, account: &str, removed: bool) -> String {
+    format!("{} the {what} of {account:?}", if removed { "removed" } else { "stored" })
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    let text = failure.to_string();
+    if !text.is_empty() {
+        output::note(&format!("bearerctl: {text}"));
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

@@ -1,0 +1,98 @@
+//! What is printed: lines, durations, and a sign of life on terminals.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+/// A line for people, on stderr. That nobody reads it is no reason to fail.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Data, on stdout. `false` when its reader has gone.
+pub(super) fn data(text: &str) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+}
+
+/// `90`, `90s`, `5m` or `2h`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
+        Some((at, _)) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let unit = match unit {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => return Err("give seconds, or a number with s, m or h, such as 90s".to_owned()),
+    };
+    let seconds = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    let seconds = seconds.ok_or("give a whole number of seconds, minutes or hours, such as 90s")?;
+    Ok(Duration::from_secs(seconds.into()))
+}
+
+/// A rounded duration of at most two units: `45 s`, `4 min 50 s`, `2 h 5 min`, `3 d`.
+pub(super) fn duration(seconds: u64) -> String {
+    let (big, big_unit, small, small_unit) = match seconds {
+        0..60 => return format!("{seconds} s"),
+        60..3600 => (seconds / 60, "min", seconds % 60, "s"),
+        3600..86_400 => (seconds / 3600, "h", seconds % 3600 / 60, "min"),
+        _ => (seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    };
+    if small == 0 { format!("{big} {big_unit}") } else { format!("{big} {big_unit} {small} {small_unit}") }
+}
+
+/// A turning sign on the last line of a terminal; nothing anywhere else.
+pub(super) struct Spinner {
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Spinner {
+    pub(super) fn start(text: &'static str) -> Self {
+        if !super::stderr_is_terminal() {
+            return Self { task: None };
+        }
+        let task = tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(120));
+            for sign in ['|', '/', '-', '\\'].iter().cycle() {
+                tick.tick().await;
+                let _ = write!(std::io::stderr().lock(), "\r{sign} {text} ");
+            }
+        });
+        Self { task: Some(task) }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+            // Back to the line's start, and clear it.
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_and_without_units() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("0", 0)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "s", "-1", "1.5m", "5 m", "9999999999", "2000000h", "3d", "5é"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_in_at_most_two_units() {
+        for (seconds, text) in
+            [(45, "45 s"), (60, "1 min"), (290, "4 min 50 s"), (7500, "2 h 5 min"), (266_400, "3 d 2 h")]
+        {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

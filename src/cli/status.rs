@@ -1,0 +1,143 @@
+//! `bearerctl status`.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::broker::{Broker, Properties, number, text};
+use super::failure::Failure;
+use super::output;
+use crate::clock::Clock;
+
+const COLUMNS: [&str; 7] = ["ACCOUNT", "STATE", "WHO", "ACCESS", "SESSION", "REFRESH", "STORE"];
+
+pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) -> Result<(), Failure> {
+    let mut accounts = broker.all_properties().await?;
+    if let Some(account) = account {
+        let wanted = broker.resolve(account).await?;
+        accounts.retain(|(name, _)| *name == wanted);
+    }
+    let text = if json {
+        let accounts: Vec<Json> = accounts.iter().map(|(_, properties)| object(properties)).collect();
+        Json::from(accounts).to_string()
+    } else if accounts.is_empty() {
+        output::note("no account is configured; write ~/.config/bearerd/config.toml, then: bearerctl reload");
+        return Ok(());
+    } else {
+        let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
+        table(&accounts, clock.now().wall.as_secs())
+    };
+    if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
+}
+
+/// The names of the properties in snake case: `access_expires` is `AccessExpires`, in Unix seconds, 0 for none.
+fn object(properties: &Properties) -> Json {
+    let mut object = Map::new();
+    for name in [
+        "Name",
+        "State",
+        "StateReason",
+        "StateMessage",
+        "Subject",
+        "Scope",
+        "Provider",
+        "Issuer",
+        "Source",
+        "Store",
+    ] {
+        object.insert(snake_case(name), Json::from(text(properties, name)));
+    }
+    let attention = properties.get("NeedsAttention").and_then(|value| value.downcast_ref::<bool>().ok());
+    object.insert("needs_attention".to_owned(), json!(attention.unwrap_or(false)));
+    for name in ["AccessExpires", "SessionExpires", "NextRefresh", "LastRefresh"] {
+        object.insert(snake_case(name), Json::from(number(properties, name)));
+    }
+    Json::Object(object)
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
+}
+
+/// The table, and below it a line for each account that has something to say.
+fn table(accounts: &[(String, Properties)], now: u64) -> String {
+    let time = |seconds: u64| match seconds.checked_sub(now) {
+        _ if seconds == 0 => "-".to_owned(),
+        Some(left) => output::duration(left),
+        None => "over".to_owned(),
+    };
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(accounts.iter().map(|(name, properties)| {
+        [
+            name.clone(),
+            text(properties, "State").to_owned(),
+            or_dash(text(properties, "Subject")),
+            time(number(properties, "AccessExpires")),
+            time(number(properties, "SessionExpires")),
+            time(number(properties, "NextRefresh")),
+            text(properties, "Store").to_owned(),
+        ]
+    }));
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let messages = accounts.iter().filter_map(|(name, properties)| {
+        let message = text(properties, "StateMessage");
+        (!message.is_empty()).then(|| format!("{name}: {message}"))
+    });
+    rows.iter().map(line).chain(messages).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::zvariant::{OwnedValue, Value};
+
+    use super::*;
+
+    fn account(state: &str, message: &str, access_expires: u64) -> Properties {
+        let value = |value: Value<'_>| OwnedValue::try_from(value).unwrap();
+        Properties::from([
+            ("State".to_owned(), value(state.into())),
+            ("StateMessage".to_owned(), value(message.into())),
+            ("Store".to_owned(), value("memory".into())),
+            ("AccessExpires".to_owned(), value(access_expires.into())),
+        ])
+    }
+
+    #[test]
+    fn the_table_shows_what_is_left_and_ends_with_what_to_do() {
+        let accounts = [
+            ("chaster".to_owned(), account("ready", "", 1290)),
+            ("w".to_owned(), account("logged-out", "not logged in; run: bearerctl login w", 0)),
+        ];
+
+        let text = table(&accounts, 1000);
+
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "ACCOUNT  STATE       WHO  ACCESS      SESSION  REFRESH  STORE");
+        assert_eq!(lines[1], "chaster  ready       -    4 min 50 s  -        -        memory");
+        assert_eq!(lines[2], "w        logged-out  -    -           -        -        memory");
+        assert_eq!(lines[3], "w: not logged in; run: bearerctl login w");
+    }
+
+    #[test]
+    fn json_has_every_property_in_snake_case() {
+        let object = object(&account("ready", "", 1290));
+
+        assert_eq!(object["access_expires"], 1290);
+        assert_eq!(object["state_reason"], "");
+        assert_eq!(object["needs_attention"], false);
+    }
+}

@@ -1,0 +1,64 @@
+//! `bearerctl unlock`.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use zbus::{MatchRule, MessageStream};
+
+use super::broker::Broker;
+use super::failure::Failure;
+use super::output::{self, Spinner};
+use crate::bus::NAME;
+
+/// How long a person may take for the keyring's prompt.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Shows the keyring's prompt and waits for the end.
+pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
+    // Before the call, so that no change is missed.
+    let rule = MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .sender(NAME)?
+        .interface("org.freedesktop.DBus.Properties")?
+        .member("PropertiesChanged")?
+        .build();
+    let mut changes = MessageStream::for_match_rule(rule, broker.root.inner().connection(), None).await?;
+    if locked(broker).await?.is_empty() {
+        output::note("the keyring is not locked");
+        return Ok(());
+    }
+    broker.root.unlock_store().await?;
+    let spinner = Spinner::start("answer the keyring's prompt (Ctrl-C gives up)");
+    let unlocked = tokio::time::timeout(PATIENCE, async {
+        while !locked(broker).await?.is_empty() {
+            if changes.next().await.is_none() {
+                return Err(Failure::failed("the session bus ended"));
+            }
+        }
+        Ok(())
+    });
+    let unlocked = unlocked.await;
+    drop(spinner);
+    match unlocked {
+        Ok(result) => {
+            result?;
+            output::note("the keyring is unlocked");
+            Ok(())
+        }
+        Err(_) => Err(Failure::store(
+            "StoreLocked: the keyring is still locked; run bearerctl unlock again and answer its prompt, \
+             or unlock it in the desktop's password program",
+        )),
+    }
+}
+
+/// The accounts that wait for the keyring to be unlocked.
+pub(super) async fn locked(broker: &Broker) -> Result<Vec<String>, Failure> {
+    let waits = |properties: &super::broker::Properties| {
+        let (state, reason) =
+            (super::broker::text(properties, "State"), super::broker::text(properties, "StateReason"));
+        state == "store-locked" || (state == "unsaved" && reason == "store-locked")
+    };
+    let accounts = broker.all_properties().await?;
+    Ok(accounts.into_iter().filter(|(_, properties)| waits(properties)).map(|(name, _)| name).collect())
+}
