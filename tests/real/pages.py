@@ -1,0 +1,86 @@
+"""A login as a person does it, without a browser: Keycloak's real pages, read and submitted over HTTP."""
+
+import dataclasses
+import html.parser
+import urllib.parse
+
+import requests
+
+
+@dataclasses.dataclass
+class Page:
+    """The page that the login ended on."""
+
+    status: int
+    url: str
+    html: str
+    callback: str  # the loopback address that Keycloak redirected to
+
+
+def login_through_pages(url, user, password, consent=True, get=None):
+    """Follows an authorization URL to the end; `consent=False` presses No, `get` replaces the last step."""
+    browser = Browser()
+    callback = browser.through_the_pages(url, user, password, consent)
+    return Page(*(get or browser.get_callback)(callback), callback)
+
+
+def callback_of(url, user, password, consent=True):
+    """The same up to the callback, which is returned and not fetched."""
+    return Browser().through_the_pages(url, user, password, consent)
+
+
+class Browser:
+    """Just enough of a browser: cookies, redirects by hand, forms."""
+
+    def __init__(self):
+        self._http = requests.Session()
+
+    def through_the_pages(self, url, user, password, consent):
+        request = requests.Request("GET", url)
+        for _ in range(12):
+            answer = self._http.send(self._http.prepare_request(request), allow_redirects=False, timeout=20)
+            for cookie in self._http.cookies:
+                cookie.secure = False  # browsers send Secure cookies to 127.0.0.1 without TLS too
+            if answer.is_redirect:
+                target = urllib.parse.urljoin(answer.url, answer.headers["Location"])
+                if urllib.parse.urlsplit(target).netloc != urllib.parse.urlsplit(url).netloc:
+                    return target  # left the provider: this is the callback
+                request = requests.Request("GET", target)
+                continue
+            assert answer.status_code == 200, f"{answer.url}: {answer.status_code}\n{answer.text[:2000]}"
+            form = _Form(answer.text)
+            assert form.action, f"{answer.url} has no form:\n{answer.text[:2000]}"
+            fields = dict(form.hidden)
+            if "password" in form.fields:
+                fields |= {"username": user, "password": password}
+            elif "accept" in form.fields:
+                fields |= {"accept": "Yes"} if consent else {"cancel": "No"}
+            else:
+                raise AssertionError(f"a page that is neither login nor consent: {answer.text[:2000]}")
+            request = requests.Request("POST", urllib.parse.urljoin(answer.url, form.action), data=fields)
+        raise AssertionError("the login pages go round in circles")
+
+    def get_callback(self, callback):
+        """Opens the product's listener and follows its redirect to the page that a person sees."""
+        answer = self._http.get(callback, timeout=40)
+        return answer.status_code, answer.url, answer.text
+
+
+class _Form(html.parser.HTMLParser):
+    """The first form of a page: where it goes and what is in it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.action = None
+        self.fields = set()
+        self.hidden = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "form" and not self.action:
+            self.action = attrs.get("action")
+        elif tag in ("input", "button") and attrs.get("name"):
+            self.fields.add(attrs["name"])
+            if attrs.get("type") == "hidden":
+                self.hidden.append((attrs["name"], attrs.get("value", "")))

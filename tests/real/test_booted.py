@@ -1,0 +1,205 @@
+"""The installed product in a booted Debian: systemd's user manager, bus activation, journal."""
+
+import json
+
+import pytest
+
+import booted
+import leaks
+import pages
+import realm
+from conftest import PROJECT
+from processes import until
+
+UNIT = "bearerd.service"
+CALL = ("org.bearerd.Broker1", "/org/bearerd/Broker1", "org.bearerd.Broker1")
+
+
+class Installed:
+    """A booted machine with the product in it, and an account at the Keycloak outside."""
+
+    def __init__(self, machine, keycloak, relay, user):
+        self.machine = machine
+        self.keycloak = keycloak
+        self.relay = relay
+        self.user = user
+        self.user_id = keycloak.create_user("app", user)
+
+    def call(self, member, signature="", *arguments, path=CALL[1], interface=CALL[2]):
+        """A method call with busctl; its answer's values, or the failed program."""
+        argv = [
+            "busctl",
+            "--user",
+            "--json=short",
+            "call",
+            CALL[0],
+            path,
+            interface,
+            member,
+            *([signature] if signature else []),
+        ]
+        done = self.machine.run(*argv, *arguments)
+        return json.loads(done.stdout)["data"] if done.returncode == 0 else done
+
+    def token(self):
+        answer = self.call("GetToken", "s", "work")
+        assert isinstance(answer, list), answer.stderr
+        return answer[0]
+
+    def log_in(self):
+        self.machine.run("bearerctl", "set-secret", "work", stdin=realm.SECRET, check=True)
+        attempt, url = self.call("LoginWithOptions", "sa{sv}", "work", "1", "open_browser", "b", "false")
+        page = pages.login_through_pages(
+            url, self.user, self.keycloak.password_of(self.user), get=self.machine.get_callback_as_carol
+        )
+        (state,) = self.call("Wait", "u", "20000", path=attempt, interface="org.bearerd.Broker1.Login")
+        assert state == "succeeded", (state, page)
+
+    def configure(self, **more):
+        accounts = {"work": realm.QUIET_CLIENT} | more
+        text = "".join(
+            f"[accounts.{name}]\nclient_id = {json.dumps(client)}\nclient_auth = 'post'\n"
+            f"scopes = ['profile', 'locks']\niss = 'if-present'\n"
+            f"authorization_endpoint = {json.dumps(self.keycloak.authorization_endpoint('app'))}\n"
+            f"token_endpoint = {json.dumps(self.relay.token_endpoint('app'))}\n\n"
+            for name, client in accounts.items()
+        )
+        self.machine.write_home(".config/bearerd/config.toml", text)
+
+
+@pytest.fixture
+def installed(prepared, binaries, keycloak, relay, tmp_path):
+    machine = booted.Booted(prepared["BEARERD_ROOT_TAR"], tmp_path)
+    try:
+        machine.install(binaries / "bearerd", "/usr/bin/bearerd", 0o755)
+        machine.install(binaries / "bearerctl", "/usr/bin/bearerctl", 0o755)
+        machine.install(PROJECT / "systemd/bearerd.service", "/usr/lib/systemd/user/bearerd.service")
+        machine.install(
+            PROJECT / "dbus/org.bearerd.Broker1.service", "/usr/share/dbus-1/services/org.bearerd.Broker1.service"
+        )
+        # Everything that the daemon can say, for the search for leaks.
+        trace = "[Service]\nEnvironment=BEARERD_LOG=trace\n"
+        machine.write_home(".config/systemd/user/bearerd.service.d/trace.conf", trace)
+        machine.keyring_unlocked_by_a_script()
+        product = Installed(machine, keycloak, relay, f"booted-{tmp_path.name}".lower()[:60])
+        product.configure()
+        machine.boot()
+        machine.start_keyring()
+        yield product
+        journal = machine.run("journalctl", "--no-pager", "-o", "export", "--all", root=True, timeout=60).stdout
+        print("\n".join(line for line in journal.splitlines() if line.startswith("MESSAGE="))[-6000:])
+        leaks.assert_none_in(journal.encode(), relay.secrets() | {realm.SECRET}, "the journal")
+    finally:
+        machine.stop()
+
+
+def the_first_call_starts_the_daemon(installed):
+    """Q8: nothing runs, one call activates the unit, and the answer is the product's own."""
+    machine = installed.machine
+    assert machine.show(UNIT, "ActiveState") == "inactive"
+
+    refused = installed.call("GetToken", "s", "work")
+
+    assert "NotConfigured" in refused.stderr or "LoginRequired" in refused.stderr, refused
+    assert machine.show(UNIT, "ActiveState") == "active"
+    machine.run("bearerctl", "set-secret", "work", stdin=realm.SECRET, check=True)
+    refused = installed.call("GetToken", "s", "work")
+    assert refused.stderr.strip().endswith('LoginRequired: not logged in to "work"; run: bearerctl login work')
+
+
+def a_login_survives_restart_crash_and_reload(installed):
+    """P5, D7, N14, Q8 under the real service manager and keyring."""
+    installed.log_in()
+    machine, keycloak = installed.machine, installed.keycloak
+    assert keycloak.introspect("app", installed.token())["username"] == installed.user
+
+    machine.run("systemctl", "--user", "restart", UNIT, check=True)
+    assert keycloak.introspect("app", installed.token())["active"]
+
+    pid = machine.main_pid(UNIT)
+    machine.run("systemctl", "--user", "kill", "--signal=KILL", "--kill-whom=main", UNIT, check=True)
+    until("another main process", lambda: machine.main_pid(UNIT) not in (0, pid), 20)
+    assert keycloak.introspect("app", installed.token())["active"]
+
+    machine.run("systemctl", "--user", "stop", UNIT, check=True)
+    assert keycloak.introspect("app", installed.token())["active"]  # activated by the call
+    assert len(keycloak.events("app", installed.user_id, "LOGIN")) == 1
+
+
+def a_login_callback_of_another_user_is_dropped(installed):
+    """B18, R8, R9: root here, but any uid that isn't carol's."""
+    machine = installed.machine
+    machine.run("bearerctl", "set-secret", "work", stdin=realm.SECRET, check=True)
+    attempt, url = installed.call("LoginWithOptions", "sa{sv}", "work", "1", "open_browser", "b", "false")
+    callback = pages.callback_of(url, installed.user, installed.keycloak.password_of(installed.user))
+
+    stranger = machine.run("curl", "--silent", "--max-time", "20", "--write-out", "%{http_code}", callback, root=True)
+
+    assert stranger.stdout in ("000", "400", "403"), stranger
+    assert installed.relay.count("authorization_code") == 0
+    machine.get_callback_as_carol(callback)  # the login went on, and hers is taken
+    assert installed.call("Wait", "u", "20000", path=attempt, interface="org.bearerd.Broker1.Login") == ["succeeded"]
+
+
+def a_reload_takes_a_new_account_and_refuses_a_broken_file_whole(installed):
+    """Design section 5: ExecReload reports, and on error the old configuration stays."""
+    machine = installed.machine
+    installed.log_in()
+    before = installed.token()
+    installed.configure(second=realm.PUBLIC_CLIENT)
+
+    machine.run("systemctl", "--user", "reload", UNIT, check=True)
+
+    assert {account[0] for account in installed.call("ListAccounts")[0]} == {"work", "second"}
+    assert installed.token() == before
+    machine.write_home(".config/bearerd/config.toml", "[accounts.work]\nclient_idd = 'x'\n")
+    assert machine.run("systemctl", "--user", "reload", UNIT).returncode != 0
+    assert {account[0] for account in installed.call("ListAccounts")[0]} == {"work", "second"}
+    assert installed.token() == before
+
+
+def systemctl_and_the_journal_tell_what_the_daemon_does(installed):
+    """R16, style section 9: a STATUS line, fields to search by, no secret (the fixture looks for those)."""
+    machine = installed.machine
+    installed.log_in()
+    installed.token()
+
+    assert machine.show(UNIT, "StatusText")
+    assert "Status: " in machine.run("systemctl", "--user", "status", "--no-pager", UNIT).stdout
+    entries = until(
+        "journal entries of the account",
+        lambda: [e for e in machine.journal("-u", UNIT) if e.get("F_ACCOUNT") == "work"],
+    )
+    assert all(entry["MESSAGE"] for entry in entries)
+    assert {entry["_SYSTEMD_USER_UNIT"] for entry in entries} == {UNIT}
+
+
+def the_unit_is_sound(installed):
+    """Design section 6 (Unit); systemd's own checks, and the effects that can be seen from outside."""
+    machine = installed.machine
+
+    verified = machine.run("systemd-analyze", "--user", "--man=no", "verify", f"/usr/lib/systemd/user/{UNIT}")
+    assert (verified.returncode, verified.stderr) == (0, ""), verified
+    machine.run("systemctl", "--user", "start", UNIT, check=True)
+    assert machine.show(UNIT, "Type") == "notify"
+    assert machine.show(UNIT, "NoNewPrivileges") == "yes"
+    pid = machine.main_pid(UNIT)
+    limits = machine.shell(f"grep 'Max core file size' /proc/{pid}/limits", root=True).stdout.split()
+    assert limits[4:6] == ["0", "0"], limits
+    runtime = machine.shell("stat -c %a:%U /run/user/1000/bearerd", check=True).stdout.strip()
+    assert runtime == "700:carol"
+    machine.run("systemctl", "--user", "enable", UNIT, check=True)
+
+
+def status_is_readable_by_programs(installed):
+    """Design section 4."""
+    installed.log_in()
+
+    done = installed.machine.run("bearerctl", "status", "--json", check=True)
+
+    assert "work" in done.stdout and "ready" in done.stdout
+    json.loads(done.stdout)
+    table = installed.machine.run("bearerctl", "status", check=True)
+    assert "work" in table.stdout and "ready" in table.stdout
+    token = installed.machine.run("bearerctl", "token", "work", check=True).stdout.strip()
+    assert installed.keycloak.introspect("app", token)["active"]
