@@ -37,6 +37,7 @@
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
 //! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which links none of the above but `bus`' proxies.
 //! - [`daemon`], [`systemd`], [`logging`]: the process.
+//! - `sandbox`: an embedded provider for the tour and the tests, behind the feature of that name.
 //!
 //! # Invariants
 //!
@@ -74,6 +75,8 @@ pub mod daemon;
 pub mod logging;
 pub mod login;
 pub mod oidc;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod secret;
 pub mod session;
 pub mod store;

@@ -1,0 +1,262 @@
+//! The provider's HTTP side.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use url::{Url, form_urlencoded};
+
+use super::sessions::{Authorization, Refusal};
+use super::{Fault, REALM, Seen, Settings, Shared, fault, page, value_of};
+
+const MAX_BODY: usize = 1024 * 1024;
+
+type Body = BoxBody<Bytes, Infallible>;
+/// An error ends the connection without an answer.
+type Answer = io::Result<Response<Body>>;
+
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        while connections.try_join_next().is_some() {}
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let service = service_fn(|request| answer(&shared, request));
+            // A peer that hangs up is none of our business.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
+    let posted = head.method == Method::POST;
+    let encoded = if posted { body.to_vec() } else { head.uri.query().unwrap_or_default().into() };
+    let header = |(name, value): (&HeaderName, &HeaderValue)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let seen = Seen {
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        parameters: form_urlencoded::parse(&encoded).into_owned().collect(),
+        headers: head.headers.iter().map(header).collect(),
+    };
+    shared.state().seen.push(seen.clone());
+    shared.arrivals.send_modify(|count| *count += 1);
+    let path = seen.path.strip_prefix(REALM).unwrap_or(&seen.path);
+    match (posted, path) {
+        (false, "/protocol/openid-connect/auth") => authorize(shared, &seen),
+        (true, "/login-actions/consent") => consent(shared, &seen),
+        (true, "/protocol/openid-connect/token") => token(shared, &seen).await,
+        (true, "/protocol/openid-connect/logout") => Ok(end_session(shared, &seen, "refresh_token")),
+        (true, "/protocol/openid-connect/revoke") => Ok(end_session(shared, &seen, "token")),
+        (false, "/auth/profile") => Ok(profile(shared, &seen)),
+        _ => Ok(html(StatusCode::NOT_FOUND, page::error("Page not found"))),
+    }
+}
+
+/// RFC 6749 section 4.1.1; what is wrong with the client or the redirect URI is shown, not redirected.
+fn authorize(shared: &Shared, seen: &Seen) -> Answer {
+    let mut state = shared.state();
+    let redirect_uri = seen.parameter("redirect_uri");
+    let loopback = Url::parse(redirect_uri)
+        .is_ok_and(|url| url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost")));
+    if seen.parameter("client_id") != state.settings.client_id {
+        return Ok(html(StatusCode::BAD_REQUEST, page::error("Client not found.")));
+    }
+    if !loopback {
+        return Ok(html(StatusCode::BAD_REQUEST, page::error("Invalid parameter: redirect_uri")));
+    }
+    let authorization = Authorization {
+        redirect_uri: redirect_uri.to_owned(),
+        state: seen.parameter("state").to_owned(),
+        scope: seen.parameter("scope").to_owned(),
+        code_challenge: seen.parameter("code_challenge").to_owned(),
+    };
+    let pkce = seen.parameter("code_challenge_method") == "S256" || authorization.code_challenge.is_empty();
+    if seen.parameter("response_type") != "code" || !pkce {
+        return back(shared, &authorization, &[("error", "invalid_request")]);
+    }
+    let (user, scope) = (state.settings.user.clone(), authorization.scope.clone());
+    match state.sessions.ask(authorization) {
+        Ok(pending) => {
+            let action = format!("{REALM}/login-actions/consent");
+            Ok(html(StatusCode::OK, page::consent(&action, &pending, &user, &scope)))
+        }
+        Err((_, why)) => Ok(html(StatusCode::INTERNAL_SERVER_ERROR, page::error(why))),
+    }
+}
+
+fn consent(shared: &Shared, seen: &Seen) -> Answer {
+    let mut state = shared.state();
+    let Some(authorization) = state.sessions.answered(seen.parameter("pending")) else {
+        return Ok(html(StatusCode::BAD_REQUEST, page::error("This page has expired")));
+    };
+    if seen.parameter("accept").is_empty() {
+        return back(shared, &authorization, &[("error", "access_denied")]);
+    }
+    match state.sessions.code_for(authorization.clone()) {
+        Ok(code) => back(shared, &authorization, &[("session_state", "sandbox"), ("code", &code)]),
+        Err((code, _)) => back(shared, &authorization, &[("error", code)]),
+    }
+}
+
+/// Sends the browser back, with `state` and with `iss` (RFC 9207).
+fn back(shared: &Shared, authorization: &Authorization, more: &[(&str, &str)]) -> Answer {
+    let mut url = Url::parse(&authorization.redirect_uri).map_err(io::Error::other)?;
+    url.query_pairs_mut()
+        .append_pair("state", &authorization.state)
+        .append_pair("iss", &shared.issuer())
+        .extend_pairs(more);
+    let mut answer = response(StatusCode::FOUND, "text/plain", Bytes::new());
+    answer.headers_mut().insert(LOCATION, HeaderValue::from_str(url.as_str()).map_err(io::Error::other)?);
+    Ok(answer)
+}
+
+async fn token(shared: &Shared, seen: &Seen) -> Answer {
+    let mut released = shared.releases.subscribe();
+    released.mark_unchanged();
+    let fault = {
+        let mut state = shared.state();
+        state.faults.pop_front().or_else(|| state.standing_fault.clone())
+    };
+    let mut patch = Value::Null;
+    let mut lose = false;
+    match fault {
+        None => {}
+        Some(Fault::Answer { status, headers, body }) => return canned(status, &headers, body),
+        Some(Fault::HangUp) => return Err(io::Error::other("hanging up")),
+        Some(Fault::LoseAnswer) => lose = true,
+        Some(Fault::Hold) => {
+            let _ = released.changed().await;
+        }
+        Some(Fault::Patch(with)) => patch = with,
+        Some(Fault::Stall) => {
+            let begun = [Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{\"acc")))];
+            let stalled = stream::iter(begun).chain(stream::pending());
+            let mut answer = Response::new(BodyExt::boxed(StreamBody::new(stalled)));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            return Ok(answer);
+        }
+    }
+    let served = serve_token(shared, seen);
+    if lose {
+        return Err(io::Error::other("losing the answer"));
+    }
+    let (status, mut body) = served;
+    fault::merge(&mut body, &patch);
+    Ok(response(status, "application/json", Value::Object(body).to_string().into()))
+}
+
+fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>) {
+    let now = shared.clock.now();
+    let mut state = shared.state();
+    let settings = state.settings.clone();
+    if !authenticated(seen, &settings) {
+        let refusal = ("unauthorized_client", "Invalid client or Invalid client credentials");
+        return refused(StatusCode::UNAUTHORIZED, refusal);
+    }
+    let issued = match seen.parameter("grant_type") {
+        "authorization_code" => {
+            let (code, verifier) = (seen.parameter("code"), seen.parameter("code_verifier"));
+            state.sessions.exchange(code, seen.parameter("redirect_uri"), verifier, &settings, &now)
+        }
+        "refresh_token" => state.sessions.refresh(seen.parameter("refresh_token"), &settings, &now),
+        _ => Err(("unsupported_grant_type", "Unsupported grant_type")),
+    };
+    issued.map_or_else(|refusal| refused(StatusCode::BAD_REQUEST, refusal), |body| (StatusCode::OK, body))
+}
+
+fn refused(status: StatusCode, (code, description): Refusal) -> (StatusCode, Map<String, Value>) {
+    let body = json!({ "error": code, "error_description": description });
+    (status, body.as_object().cloned().unwrap_or_default())
+}
+
+/// RFC 6749 section 2.3.1; two ways at once are refused.
+fn authenticated(seen: &Seen, settings: &Settings) -> bool {
+    let posted = !seen.parameter("client_secret").is_empty();
+    let basic = seen.header(AUTHORIZATION.as_str()).strip_prefix("Basic ");
+    let (id, secret) = match (basic, posted) {
+        (Some(_), true) => return false,
+        (Some(basic), false) => {
+            let decoded = STANDARD.decode(basic).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let Some((id, secret)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) else {
+                return false;
+            };
+            (decode(id), Some(decode(secret)))
+        }
+        (None, true) => {
+            (seen.parameter("client_id").to_owned(), Some(seen.parameter("client_secret").to_owned()))
+        }
+        (None, false) => (seen.parameter("client_id").to_owned(), None),
+    };
+    id == settings.client_id && secret == settings.client_secret
+}
+
+fn decode(encoded: &str) -> String {
+    let pair = format!("value={encoded}");
+    let pairs: Vec<(String, String)> = form_urlencoded::parse(pair.as_bytes()).into_owned().collect();
+    value_of(&pairs, "value").to_owned()
+}
+
+fn end_session(shared: &Shared, seen: &Seen, parameter: &str) -> Response<Body> {
+    let mut state = shared.state();
+    if !authenticated(seen, &state.settings) {
+        return response(
+            StatusCode::UNAUTHORIZED,
+            "application/json",
+            "{\"error\":\"invalid_client\"}".into(),
+        );
+    }
+    state.sessions.end(seen.parameter(parameter));
+    response(StatusCode::NO_CONTENT, "text/plain", Bytes::new())
+}
+
+fn profile(shared: &Shared, seen: &Seen) -> Response<Body> {
+    let token = seen.header(AUTHORIZATION.as_str()).strip_prefix("Bearer ").unwrap_or_default();
+    let now = shared.clock.now();
+    let state = shared.state();
+    let (status, body) = match state.sessions.user_of(token, &now) {
+        Some(user) => (StatusCode::OK, json!({ "username": user, "name": user })),
+        None => (StatusCode::UNAUTHORIZED, json!({ "error": "invalid_token" })),
+    };
+    response(status, "application/json", body.to_string().into())
+}
+
+fn canned(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(BodyExt::boxed(Full::new(Bytes::from(body))));
+    *answer.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
+    for (name, value) in headers {
+        let name = HeaderName::try_from(name.as_str()).map_err(io::Error::other)?;
+        answer.headers_mut().append(name, HeaderValue::from_str(value).map_err(io::Error::other)?);
+    }
+    Ok(answer)
+}
+
+fn html(status: StatusCode, body: String) -> Response<Body> {
+    response(status, "text/html; charset=utf-8", body.into())
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut answer = Response::new(BodyExt::boxed(Full::new(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}

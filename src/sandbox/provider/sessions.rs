@@ -1,0 +1,168 @@
+//! Codes, sessions and tokens: what the provider decides, without any HTTP.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::Settings;
+use crate::clock::{BootTime, Now};
+use crate::secret::random_token;
+
+/// An authorization request that waits for the user, or a code that waits for its exchange.
+#[derive(Clone, Default)]
+pub(super) struct Authorization {
+    pub(super) redirect_uri: String,
+    pub(super) state: String,
+    pub(super) scope: String,
+    /// Empty: the client sent none.
+    pub(super) code_challenge: String,
+}
+
+#[derive(Default)]
+pub(super) struct Sessions {
+    pending: HashMap<String, Authorization>,
+    codes: HashMap<String, Authorization>,
+    /// Codes that were exchanged, and the session that came of it.
+    used_codes: HashMap<String, String>,
+    live: HashMap<String, Session>,
+    access_tokens: HashMap<String, (String, BootTime)>,
+}
+
+struct Session {
+    user: String,
+    scope: String,
+    refresh_token: String,
+    ends: BootTime,
+}
+
+/// `error` and `error_description`.
+pub(super) type Refusal = (&'static str, &'static str);
+
+const NO_RANDOMNESS: Refusal = ("server_error", "no randomness");
+
+impl Sessions {
+    /// Remembers a request until the user has answered; returns its name.
+    pub(super) fn ask(&mut self, authorization: Authorization) -> Result<String, Refusal> {
+        let id = random_token().map_err(|_| NO_RANDOMNESS)?;
+        self.pending.insert(id.clone(), authorization);
+        Ok(id)
+    }
+
+    /// The user's answer; a pending request is answered once.
+    pub(super) fn answered(&mut self, pending: &str) -> Option<Authorization> {
+        self.pending.remove(pending)
+    }
+
+    /// A code for what the user has granted.
+    pub(super) fn code_for(&mut self, authorization: Authorization) -> Result<String, Refusal> {
+        let code = format!("canary-code-{}", random_token().map_err(|_| NO_RANDOMNESS)?);
+        self.codes.insert(code.clone(), authorization);
+        Ok(code)
+    }
+
+    /// RFC 6749 section 4.1.3. A code that comes twice ends the session of its first exchange, as on Keycloak.
+    pub(super) fn exchange(
+        &mut self,
+        code: &str,
+        redirect_uri: &str,
+        verifier: &str,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<Map<String, Value>, Refusal> {
+        if let Some(session) = self.used_codes.get(code) {
+            self.live.remove(session);
+            return Err(("invalid_grant", "Code not valid"));
+        }
+        let Some(authorization) = self.codes.remove(code) else {
+            return Err(("invalid_grant", "Code not valid"));
+        };
+        if authorization.redirect_uri != redirect_uri {
+            return Err(("invalid_grant", "Incorrect redirect_uri"));
+        }
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+        if !authorization.code_challenge.is_empty() && authorization.code_challenge != challenge {
+            return Err(("invalid_grant", "PKCE verification failed"));
+        }
+        let id = random_token().map_err(|_| NO_RANDOMNESS)?;
+        self.used_codes.insert(code.to_owned(), id.clone());
+        let scope = settings.granted_scope.clone().unwrap_or(authorization.scope);
+        let session =
+            Session { user: settings.user.clone(), scope, refresh_token: String::new(), ends: now.boot };
+        self.live.insert(id.clone(), session);
+        self.issue(&id, settings, now)
+    }
+
+    /// RFC 6749 section 6. A spent refresh token ends its session, as on Keycloak with reuse 0.
+    pub(super) fn refresh(
+        &mut self,
+        refresh_token: &str,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<Map<String, Value>, Refusal> {
+        // canary-rt-SESSION.RANDOM
+        let id = refresh_token.strip_prefix("canary-rt-").and_then(|rest| rest.split_once('.'));
+        let Some((id, _)) = id else { return Err(("invalid_grant", "Invalid refresh token")) };
+        let Some(session) = self.live.get(id) else {
+            return Err(("invalid_grant", "Session not active"));
+        };
+        if session.ends <= now.boot {
+            self.live.remove(id);
+            return Err(("invalid_grant", "Token is not active"));
+        }
+        if session.refresh_token != refresh_token {
+            self.live.remove(id);
+            return Err(("invalid_grant", "Maximum allowed refresh token reuse exceeded"));
+        }
+        self.issue(id, settings, now)
+    }
+
+    fn issue(&mut self, id: &str, settings: &Settings, now: &Now) -> Result<Map<String, Value>, Refusal> {
+        let Some(session) = self.live.get_mut(id) else {
+            return Err(("invalid_grant", "Session not active"));
+        };
+        let access_token = format!("canary-at-{}", random_token().map_err(|_| NO_RANDOMNESS)?);
+        if session.refresh_token.is_empty() || settings.rotation {
+            let random = random_token().map_err(|_| NO_RANDOMNESS)?;
+            session.refresh_token = format!("canary-rt-{id}.{random}");
+        }
+        session.ends = now.boot.after(settings.session_lifetime);
+        let access_ends = now.boot.after(settings.access_lifetime.min(settings.session_lifetime));
+        self.access_tokens.insert(access_token.clone(), (id.to_owned(), access_ends));
+        let answer = json!({
+            "access_token": access_token,
+            "expires_in": settings.access_lifetime.min(settings.session_lifetime).as_secs(),
+            "refresh_expires_in": settings.session_lifetime.as_secs(),
+            "refresh_token": session.refresh_token,
+            "token_type": "Bearer",
+            "not-before-policy": 0,
+            "session_state": id,
+            "scope": session.scope,
+        });
+        Ok(answer.as_object().cloned().unwrap_or_default())
+    }
+
+    /// Keycloak's logout and RFC 7009: ends the refresh token's session.
+    pub(super) fn end(&mut self, refresh_token: &str) -> bool {
+        let ended = self.live.iter().find(|(_, session)| session.refresh_token == refresh_token);
+        let id = ended.map(|(id, _)| id.clone());
+        id.is_some_and(|id| self.live.remove(&id).is_some())
+    }
+
+    pub(super) fn end_all(&mut self) {
+        self.live.clear();
+    }
+
+    pub(super) fn count(&self, now: &Now) -> usize {
+        self.live.values().filter(|session| session.ends > now.boot).count()
+    }
+
+    /// Whose access token this is, while it and its session live.
+    pub(super) fn user_of(&self, access_token: &str, now: &Now) -> Option<&str> {
+        let (id, ends) = self.access_tokens.get(access_token)?;
+        let session = self.live.get(id)?;
+        (*ends > now.boot).then_some(session.user.as_str())
+    }
+}
