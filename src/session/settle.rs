@@ -112,13 +112,15 @@ impl Session {
     }
 
     /// When the next refresh is due, `None` when none is planned or possible.
-    pub(super) fn next_refresh(&self, now: &Now, demand: bool) -> Option<BootTime> {
+    fn next_refresh(&self, now: &Now, demand: bool) -> Option<BootTime> {
+        let waits = self.refresh.is_some() || self.held_until.is_some() || self.rereading.is_some();
+        if waits { None } else { self.planned_refresh(now, demand) }
+    }
+
+    /// The same, whatever is on its way at the moment.
+    pub(super) fn planned_refresh(&self, now: &Now, demand: bool) -> Option<BootTime> {
         let live = self.live.as_ref().filter(|live| live.renewable())?;
-        if self.refresh.is_some()
-            || self.held_until.is_some()
-            || self.rereading.is_some()
-            || self.secret_missing()
-        {
+        if self.secret_missing() {
             return None;
         }
         let hot = |at: BootTime| self.last_asked.is_some_and(|asked| at.since(asked) <= schedule::HOT);
@@ -179,7 +181,10 @@ impl Session {
     }
 
     fn verdict(&self, waiter: &Waiter, now: &Now) -> Verdict {
-        let late = now.boot >= waiter.deadline;
+        // Told to come back after the caller's time, there is nothing to wait for.
+        let hopeless = self.refresh.is_none()
+            && self.trouble.as_ref().is_some_and(|trouble| trouble.not_before > waiter.deadline);
+        let late = now.boot >= waiter.deadline || hopeless;
         let writing = self.sync.pending() && self.sync.error.is_none() && !late;
         match waiter.want {
             Want::Saved if writing && self.held_until.is_some() => return Verdict::Wait(false),

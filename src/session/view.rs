@@ -78,14 +78,14 @@ impl Session {
             scope: live.map(|live| live.scope.clone()).unwrap_or_default(),
             access_expires: grant.and_then(super::live::Grant::expires),
             session_expires: live.filter(|live| live.renewable()).and_then(Live::ends),
-            next_refresh: self.planned_refresh(now),
+            next_refresh: self.shown_refresh(now),
             last_refresh: self.last_refresh,
         }
     }
 
     /// The next refresh, as a moment that does not move with the time of looking at it.
-    fn planned_refresh(&self, now: &Now) -> Option<BootTime> {
-        let due = self.next_refresh(now, false)?;
+    fn shown_refresh(&self, now: &Now) -> Option<BootTime> {
+        let due = self.planned_refresh(now, false)?;
         let floor = self.last_refresh.map_or(BootTime::default(), |at| at.after(schedule::REFRESH_FLOOR));
         Some(due.max(floor))
     }
