@@ -151,6 +151,8 @@ struct Alarms {
 #[derive(Default)]
 struct Waiting {
     next_key: u64,
+    /// What the timer is set to; it may ring early for a waiter that went away.
+    armed: Option<BootTime>,
     bells: BTreeMap<(BootTime, u64), oneshot::Sender<()>>,
 }
 
@@ -162,7 +164,9 @@ impl Alarms {
             waiting.next_key += 1;
             let key = (deadline, waiting.next_key);
             waiting.bells.insert(key, bell);
-            if waiting.bells.first_key_value().is_some_and(|(first, _)| *first == key) {
+            // An actor waits anew after each event, mostly for the same moment: no system call for that.
+            if waiting.armed.is_none_or(|armed| deadline < armed) {
+                waiting.armed = Some(deadline);
                 alarms.arm(Some(deadline));
             }
             key
@@ -219,6 +223,7 @@ async fn ring(alarms: Arc<Alarms>) {
             let _ = first.remove().send(());
         }
         let next = waiting.bells.first_key_value().map(|(key, _)| key.0);
+        waiting.armed = next;
         alarms.arm(next);
     }
 }

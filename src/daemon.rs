@@ -31,14 +31,12 @@ pub enum DaemonError {
     Bus(#[from] zbus::Error),
     #[error("another bearerd owns {} on this bus; stop it first: systemctl --user stop bearerd", bus::NAME)]
     NameTaken,
-    #[error("the session bus is gone")]
-    BusGone,
 }
 
-/// Runs until SIGTERM, SIGINT or the end of the bus.
+/// Runs until SIGTERM, SIGINT or the end of the bus, then finishes and saves what is on its way.
 ///
 /// # Errors
-/// When it cannot start, or the bus went away.
+/// When it cannot start.
 pub async fn run(connection: Connection, dirs: ConfigDirs, levels: Levels) -> Result<(), DaemonError> {
     let clock = Clock::system().map_err(DaemonError::Clock)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
@@ -56,11 +54,14 @@ pub async fn run(connection: Connection, dirs: ConfigDirs, levels: Levels) -> Re
 
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut life = watchdog.map(|every| clock.now().boot.after(every));
-    let end = loop {
+    loop {
         tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            () = closed(&connection) => break Err(DaemonError::BusGone),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = closed(&connection) => {
+                tracing::warn!("the session bus is gone");
+                break;
+            }
             _ = hangup.recv() => match bus.reload().await {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "the configuration was not read again"),
@@ -76,13 +77,13 @@ pub async fn run(connection: Connection, dirs: ConfigDirs, levels: Levels) -> Re
                 life = watchdog.map(|every| clock.now().boot.after(every));
             }
         }
-    };
+    }
     tracing::info!("stopping");
     systemd::notify(&[NotifyState::Stopping]);
     // New callers start the next daemon; this one only finishes what it has begun.
     let _ = connection.release_name(bus::NAME).await;
     accounts.stop().await;
-    end
+    Ok(())
 }
 
 async fn own_name(connection: &Connection) -> Result<(), DaemonError> {

@@ -69,7 +69,18 @@ pub fn start() -> Result<Levels, tracing_subscriber::util::TryInitError> {
     let apply = move |filter| handle.reload(filter).map_err(|error| error.to_string());
     let (output, target) = output();
     tracing_subscriber::registry().with(output.with_filter(layer)).try_init()?;
-    Ok(Levels { current: Arc::new(Mutex::new("info")), apply: Arc::new(apply), target })
+    let current = wanted.as_deref().map_or("info", syslog_name);
+    Ok(Levels { current: Arc::new(Mutex::new(current)), apply: Arc::new(apply), target })
+}
+
+/// The nearest syslog level; a filter of several parts counts as the most that it may say.
+fn syslog_name(wanted: &str) -> &'static str {
+    match wanted {
+        "error" => "err",
+        "warn" => "warning",
+        "info" => "info",
+        _ => "debug",
+    }
 }
 
 fn filter(wanted: &str) -> EnvFilter {
