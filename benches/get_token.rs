@@ -8,12 +8,13 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use bearerd::bus::proxy::{BrokerProxy, LoginProxy};
 use bearerd::clock::Clock;
+use bearerd::sandbox::provider::{Fault, Provider, Settings};
 use zbus::Connection;
 use zbus::zvariant::Value;
 
@@ -63,11 +64,17 @@ async fn measure(rounds: usize) -> Result<bool, Error> {
     let folder = tempfile::tempdir()?;
     let bus = Bus::start(folder.path())?;
     let _floor = Service::start(Command::new(std::env::current_exe()?).arg("--serve-floor"), &bus)?;
+    let provider = Provider::start(Settings { client_secret: None, ..Settings::default() }).await?;
     let config = folder.path().join("bearerd");
     std::fs::create_dir(&config)?;
     std::fs::write(
         config.join("config.toml"),
-        "[accounts.bench]\nsource = \"personal\"\nstore = \"memory\"\n",
+        format!(
+            "[accounts.bench]\nclient_id = \"sandbox\"\nclient_auth = \"none\"\nstore = \"memory\"\n\
+             authorization_endpoint = \"{}\"\ntoken_endpoint = \"{}\"\n",
+            provider.authorization_endpoint(),
+            provider.token_endpoint()
+        ),
     )?;
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_bearerd"));
     daemon.env("XDG_CONFIG_HOME", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
@@ -78,7 +85,7 @@ async fn measure(rounds: usize) -> Result<bool, Error> {
     for target in [FLOOR, OURS] {
         await_name(&first, target.name).await?;
     }
-    give_token(&first).await?;
+    log_in(&first, &provider).await?;
     let mut callers = Vec::new();
     for _ in 0..CALLERS {
         callers.push(bus.connect().await?);
@@ -193,12 +200,24 @@ fn pin_to_one_core() -> Result<(), Error> {
     Ok(rustix::thread::sched_setaffinity(None, &cores)?)
 }
 
-async fn give_token(caller: &Connection) -> Result<(), Error> {
-    let mut token = tempfile::tempfile()?;
-    token.write_all("x".repeat(TOKEN_LENGTH).as_bytes())?;
-    let body = ("bench", zbus::zvariant::Fd::from(token.as_fd()));
-    caller.call_method(Some(OURS.name), OURS.path, Some(OURS.name), "SetPersonalToken", &body).await?;
-    Ok(())
+/// Logs in as a browser would, and gets a token of the wanted length.
+async fn log_in(caller: &Connection, provider: &Provider) -> Result<(), Error> {
+    provider.always(Some(Fault::Patch(serde_json::json!({ "access_token": "x".repeat(TOKEN_LENGTH) }))));
+    let broker = BrokerProxy::new(caller).await?;
+    let options = HashMap::from([("open_browser", Value::from(false))]);
+    let (path, url) = broker.login_with_options("bench", options).await?;
+    let browser =
+        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+    let page = browser.get(&url).send().await?.text().await?;
+    let pending = page.split("name=\"pending\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let form = [("pending", pending.ok_or("no consent page")?), ("accept", "yes")];
+    let consent = format!("{}/login-actions/consent", provider.issuer());
+    let answer = browser.post(consent).form(&form).send().await?;
+    let callback = answer.headers().get("location").ok_or("no way back")?.to_str()?;
+    browser.get(callback).send().await?;
+    let login = LoginProxy::builder(caller).path(path)?.build().await?;
+    let state = login.wait(20_000).await?;
+    if state == "succeeded" { Ok(()) } else { Err(format!("the login {state}").into()) }
 }
 
 async fn await_name(caller: &Connection, name: &str) -> Result<(), Error> {
@@ -265,10 +284,10 @@ impl Floor {
     fn get_token(&self, account: &str) -> (String, u64, HashMap<&'static str, Value<'static>>) {
         let details = HashMap::from([
             ("token_type", Value::from("Bearer")),
-            ("expires_in", Value::from(300_u32)),
+            ("expires_in", Value::from(299_u32)),
             ("scope", Value::from("")),
             ("account", Value::from(account.to_owned())),
-            ("source", Value::from("personal")),
+            ("source", Value::from("oauth")),
             ("subject", Value::from("")),
             ("token_id", Value::from("0123456789012345678901")),
         ]);

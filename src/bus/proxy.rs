@@ -6,8 +6,11 @@ use zbus::zvariant::{Fd, OwnedObjectPath, OwnedValue, Value};
 
 use super::Error;
 
+/// Values by name.
+pub type Properties = HashMap<String, OwnedValue>;
+
 /// An access token, when it expires (Unix seconds, 0: unknown), and its details.
-pub type Token = (String, u64, HashMap<String, OwnedValue>);
+pub type Token = (String, u64, Properties);
 
 #[zbus::proxy(
     interface = "org.bearerd.Broker1",

@@ -4,17 +4,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use zbus::proxy::CacheProperties;
-use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+use zbus::zvariant::OwnedObjectPath;
 
 use super::failure::Failure;
+pub(super) use crate::bus::proxy::Properties;
 use crate::bus::proxy::{AccountProxy, BrokerProxy, LoginProxy};
 use crate::bus::{ACCOUNT_INTERFACE, NAME, ROOT_PATH};
 
 /// More than any call lasts (20 s), with a start of the daemon before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(45);
-
-/// An account's properties by name.
-pub(super) type Properties = HashMap<String, OwnedValue>;
 
 pub(super) struct Broker {
     pub(super) root: BrokerProxy<'static>,

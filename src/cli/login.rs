@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use zbus::zvariant::{ObjectPath, Value};
 
 use super::broker::{Broker, text};
@@ -42,6 +43,9 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
         return Ok(());
     }
 
+    // From here on there is something to cancel.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))?;
     let options = HashMap::from([("open_browser", Value::from(false))]);
     let (path, url) = broker.root.login_with_options(&account, options).await?;
     let login = broker.login(path).await?;
@@ -62,7 +66,7 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     let state = tokio::select! {
         state = end(&login) => Some(state?),
         () = patience => None,
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupt.recv() => {
             drop(spinner);
             // Somebody else's login is theirs to cancel.
             if !pending {

@@ -23,27 +23,42 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const NAME: &str = "org.freedesktop.secrets";
 const ROOT: &str = "/org/freedesktop/secrets";
 
-/// A dbus-daemon of its own, without any service files.
+/// A dbus-daemon of its own, without any service files but what a test gives it.
 pub(crate) struct Bus {
-    _daemon: Child,
+    daemon: Child,
     pub(crate) address: String,
     pub(crate) folder: tempfile::TempDir,
 }
 
 impl Bus {
     pub(crate) async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// With one activation file.
+    pub(crate) async fn with_service(name: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("services")).unwrap();
+        std::fs::write(folder.path().join("services").join(name), text).unwrap();
+        Self::start_in(folder).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir) -> Self {
         let config = folder.path().join("bus.conf");
         let text = format!(
-            r#"<busconfig><type>session</type><listen>unix:path={}/bus</listen>
+            r#"<busconfig><type>session</type><listen>unix:path={0}/bus</listen>
+            <servicedir>{0}/services</servicedir>
             <policy context="default"><allow send_destination="*" eavesdrop="true"/>
-            <allow eavesdrop="true"/><allow own="*"/></policy></busconfig>"#,
+            <allow eavesdrop="true"/><allow own="*"/></policy>
+            <limit name="max_replies_per_connection">50000</limit></busconfig>"#,
             folder.path().display()
         );
         std::fs::write(&config, text).unwrap();
         let mut daemon = Command::new("dbus-daemon")
             .arg(format!("--config-file={}", config.display()))
             .args(["--nofork", "--print-address"])
+            .env("HOME", folder.path())
+            .env("XDG_CONFIG_HOME", folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -51,7 +66,12 @@ impl Bus {
             .unwrap();
         let mut lines = BufReader::new(daemon.stdout.take().unwrap()).lines();
         let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
-        Self { _daemon: daemon, address: line.unwrap(), folder }
+        Self { daemon, address: line.unwrap(), folder }
+    }
+
+    /// As at the end of a session.
+    pub(crate) async fn end(&mut self) {
+        self.daemon.kill().await.unwrap();
     }
 
     pub(crate) async fn connect(&self) -> Connection {

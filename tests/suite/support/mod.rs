@@ -1,3 +1,5 @@
 //! What the tests start: buses and services, each private to its test.
 
+pub(crate) mod browser;
+pub(crate) mod desk;
 pub(crate) mod keyring;
