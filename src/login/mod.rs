@@ -1,6 +1,6 @@
 //! Logins: one attempt per account at a time, shared by everybody who asked for it.
 //!
-//! An [`Attempt`] is what others see and hold; [`code::run`] drives it through the code flow.
+//! An [`Attempt`] is what others see and hold; `code::run` drives it through the code flow.
 
 use std::time::Duration;
 
