@@ -29,8 +29,8 @@
 //! # Modules, in reading order
 //!
 //! - [`secret`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
-//! - [`session`]: what the project is about. `schedule`, `live`, `state`, `settle` and `view` are pure;
-//!   `actor` owns them; [`session::SessionHandle`] is the only door.
+//! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `settle` and `view` are pure;
+//!   `actor` owns them; `handle` is the only door.
 //! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`).
 //! - [`store`]: the Secret Service and memory, behind one trait.
 //! - [`login`]: attempts, the loopback listener, the code flow.

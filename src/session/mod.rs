@@ -4,6 +4,8 @@
 
 mod actor;
 pub mod error;
+mod events;
+mod handle;
 mod live;
 mod schedule;
 mod settle;
@@ -13,7 +15,9 @@ mod tests;
 mod text;
 mod view;
 
-pub use actor::{Parts, Published, SessionHandle, StartedLogin, spawn, system_dice};
+pub use actor::{Parts, spawn, system_dice};
+pub use events::CALLER_BUDGET;
+pub use handle::{Published, SessionHandle, StartedLogin};
 pub use live::Asked;
-pub use state::{CALLER_BUDGET, Heirloom, Policy, TokenOptions, TokenReply};
+pub use state::{Heirloom, Policy, TokenOptions, TokenReply};
 pub use view::{AccountState, View};

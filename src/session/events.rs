@@ -1,0 +1,432 @@
+//! What happens to a session: requests, answers of the provider and of the store, and time.
+//!
+//! Each event changes the state, then [`Session::settle`] brings it to rest.
+
+use std::time::Duration;
+
+use super::error::Error;
+use super::live::{Asked, Live};
+use super::schedule::{self, Jitter};
+use super::settle;
+use super::state::{
+    Effect, Ended, Ending, InFlight, Reply, RequestId, Session, StoreState, TokenOptions, Trouble, Waiter,
+    Want,
+};
+use super::text;
+use crate::clock::Now;
+use crate::oidc::error::{Class, ProviderError};
+use crate::secret::{ClientSecret, PersonalToken};
+use crate::store::{Loaded, SessionRecord, StoreError};
+use crate::tokens::TokenResponse;
+
+/// Every caller has an answer after this.
+pub const CALLER_BUDGET: Duration = Duration::from_secs(15);
+/// How long callers wait for the store before they get a token that is not saved yet.
+const SAVE_HOLD: Duration = Duration::from_secs(2);
+/// A refused client is tried again after this though nothing changed here.
+const REFUSED_RETRY: Duration = Duration::from_secs(3600);
+/// How many replaced access tokens are remembered for late rejections.
+const REMEMBERED_TOKENS: usize = 8;
+
+impl Session {
+    /// `GetToken`.
+    pub(super) fn get_token(&mut self, id: RequestId, options: TokenOptions, now: &Now) -> Vec<Effect> {
+        self.last_asked = Some(now.boot);
+        let force = options.force_refresh && !self.policy.personal && self.bucket.take(now.boot);
+        let min_validity = options.min_validity.or(self.policy.min_validity);
+        self.ask(id, Want::Token { min_validity, force }, now)
+    }
+
+    /// `RejectToken`: a caller reports that an API refused this token (or the token of this id).
+    pub(super) fn reject(&mut self, id: RequestId, token_id: String, now: &Now) -> Vec<Effect> {
+        if self.policy.personal {
+            let current = self.personal.as_ref().map(|token| token.as_access_token().id());
+            if current.is_some_and(|current| current == token_id) {
+                self.personal_refused = true;
+            }
+            return vec![Effect::Answer(id, Ok(Reply::Flag(false)))];
+        }
+        let current = self.live.as_mut().and_then(|live| live.grant.as_mut());
+        match current {
+            Some(grant) if grant.id == token_id => {
+                if !grant.suspect && !self.bucket.take(now.boot) {
+                    return vec![Effect::Answer(id, Ok(Reply::Flag(false)))];
+                }
+                grant.suspect = true;
+                self.last_asked = Some(now.boot);
+                self.ask(id, Want::Renewed { rejected: token_id }, now)
+            }
+            // Replaced already: whoever reports it late has a newer one to ask for.
+            Some(_) => vec![Effect::Answer(id, Ok(Reply::Flag(self.old_tokens.contains(&token_id))))],
+            None => vec![Effect::Answer(id, Ok(Reply::Flag(false)))],
+        }
+    }
+
+    /// `Account.Refresh`.
+    pub(super) fn refresh_now(&mut self, id: RequestId, now: &Now) -> Vec<Effect> {
+        if self.policy.personal {
+            let message = text::personal_has_no_session(&self.policy.account);
+            return vec![Effect::Answer(id, Err(Error::NoSession(message)))];
+        }
+        if self.live.as_ref().is_some_and(Live::renewable) && !self.bucket.take(now.boot) {
+            let message = text::refresh_limited(&self.policy.account);
+            return vec![Effect::Answer(id, Err(Error::RateLimited(message)))];
+        }
+        self.ask(id, Want::Refresh, now)
+    }
+
+    fn ask(&mut self, id: RequestId, want: Want, now: &Now) -> Vec<Effect> {
+        let since = self.outcomes;
+        self.waiters.push(Waiter { id, want, deadline: now.boot.after(CALLER_BUDGET), since });
+        self.settle(now)
+    }
+
+    /// The store was read.
+    pub(super) fn loaded(&mut self, result: Result<Loaded, StoreError>, now: &Now) -> Vec<Effect> {
+        if let Some(error) = self.rereading.take() {
+            self.believe_or_adopt(&error, result, now);
+            return self.settle(now);
+        }
+        match result {
+            Ok(loaded) => {
+                self.store = StoreState::Loaded;
+                if loaded.client_secret.is_some() {
+                    self.client_secret = loaded.client_secret;
+                }
+                if loaded.personal_token.is_some() {
+                    self.personal = loaded.personal_token;
+                }
+                match loaded.session {
+                    Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
+                    // Ours is newer, so it must be numbered higher.
+                    Some(record) if self.sync.pending() => {
+                        self.sync.wanted = self.sync.wanted.max(record.sequence + 1);
+                    }
+                    _ => {}
+                }
+            }
+            Err(error) => self.store = StoreState::Closed { error, looked_at: now.boot },
+        }
+        self.settle(now)
+    }
+
+    /// Takes a stored session, unless it is another client's or another host's (F9, D13).
+    fn adopt(&mut self, record: &SessionRecord, now: &Now) {
+        let account = &self.policy.account;
+        if record.issuer != self.policy.issuer || record.client_id != self.policy.client_id {
+            let message = text::other_client(account);
+            self.ended = Some(Ended { by_provider: false, reason: "other-client", message });
+        } else if record.machine != self.policy.machine {
+            let message = text::other_host(account);
+            self.ended = Some(Ended { by_provider: false, reason: "other-host", message });
+        } else {
+            self.live = Some(Live::from_record(record, &self.policy.boot_id, now));
+            self.ended = None;
+            self.generation += 1;
+        }
+        self.sync.wanted = self.sync.wanted.max(record.sequence);
+        self.sync.done = self.sync.wanted;
+    }
+
+    fn believe_or_adopt(&mut self, error: &ProviderError, stored: Result<Loaded, StoreError>, now: &Now) {
+        let ours = self.live.as_ref().and_then(|live| live.refresh_token.clone());
+        let newer = stored.ok().and_then(|loaded| loaded.session).filter(|record| {
+            Some(&record.refresh_token) != ours.as_ref()
+                && record.sequence >= self.sync.wanted
+                && !self.sync.pending()
+        });
+        match newer {
+            Some(record) => {
+                let grant = self.live.take().and_then(|live| live.grant);
+                self.adopt(&record, now);
+                if let Some(live) = &mut self.live {
+                    live.grant = grant;
+                    live.keep_alive_at = Some(now.boot);
+                }
+                self.reread = true;
+            }
+            None => self.end_session(error, now),
+        }
+    }
+
+    /// The provider ended it (D15): the refresh token goes, the access token serves out its time.
+    fn end_session(&mut self, error: &ProviderError, now: &Now) {
+        let Some(live) = &mut self.live else { return };
+        live.refresh_token = None;
+        live.keep_alive_at = None;
+        let slept = self.slept.as_ref().filter(|sleep| sleep.until >= live.obtained);
+        let overdue = live.ends().is_some_and(|ends| now.boot >= ends);
+        let (reason, message) =
+            text::session_over(&self.policy.account, live.lifetime, slept, overdue, error);
+        tracing::info!(account = %self.policy.account, reason, "the provider ended the session");
+        self.ended = Some(Ended { by_provider: true, reason, message });
+        self.trouble = None;
+        self.sync.wanted += 1;
+    }
+
+    /// The refresh has ended.
+    pub(super) fn refreshed(
+        &mut self,
+        result: Result<TokenResponse, ProviderError>,
+        now: &Now,
+        jitter: Jitter,
+    ) -> Vec<Effect> {
+        let Some(flight) = self.refresh.take() else { return Vec::new() };
+        self.outcomes += 1;
+        if flight.logout {
+            let rotated = match result {
+                Ok(response) => response.refresh_token,
+                Err(error) => error.salvaged,
+            };
+            let refresh_token = rotated.unwrap_or(flight.sent);
+            let client_secret = self.client_secret.clone();
+            let mut effects = vec![Effect::EndSession { refresh_token, client_secret }];
+            effects.extend(self.settle(now));
+            return effects;
+        }
+        if flight.generation != self.generation {
+            return self.settle(now);
+        }
+        match result {
+            Ok(response) => self.renewed(response, &flight, now, jitter),
+            Err(error) => self.failed(error, now, jitter),
+        }
+        if let Some(error) = &self.rereading {
+            tracing::debug!(account = %self.policy.account, code = error.code, "reading the store again");
+            let mut effects = vec![Effect::Load];
+            effects.extend(self.settle(now));
+            return effects;
+        }
+        self.settle(now)
+    }
+
+    fn renewed(&mut self, response: TokenResponse, flight: &InFlight, now: &Now, jitter: Jitter) {
+        let Some(live) = &mut self.live else { return };
+        let rotated = response.refresh_token.is_some();
+        let old = live.grant.as_ref().map(|grant| grant.id.clone());
+        live.take(response, &flight.asked, jitter);
+        if let Some(grant) = &mut live.grant {
+            let too_much = |waiter: &Waiter| matches!(waiter.want, Want::Token { min_validity: Some(min), .. } if settle::exceeds(min, grant.lifetime));
+            grant.stretched = flight.stretch || self.waiters.iter().any(too_much);
+        }
+        if live.dead_in_row > 0 {
+            let message = text::dead_token(&self.policy.account);
+            let (class, retry) = if live.dead_in_row == 1 {
+                (Class::Malformed, schedule::REFRESH_FLOOR)
+            } else {
+                (Class::Refused, REFUSED_RETRY)
+            };
+            self.trouble = Some(Trouble {
+                class,
+                message,
+                reason: "dead-token",
+                attempts: live.dead_in_row,
+                retry_at: now.boot.after(retry),
+                not_before: now.boot.after(retry),
+                last_attempt: now.boot,
+            });
+        } else {
+            self.trouble = None;
+        }
+        if let Some(old) = old {
+            self.old_tokens.insert(0, old);
+            self.old_tokens.truncate(REMEMBERED_TOKENS);
+        }
+        self.reread = false;
+        self.last_refresh = Some(now.boot);
+        tracing::info!(account = %self.policy.account, rotated, "refreshed");
+        // An unchanged refresh token is saved too: its deadlines moved.
+        self.want_saved(now);
+    }
+
+    fn failed(&mut self, error: ProviderError, now: &Now, jitter: Jitter) {
+        if let (Some(token), Some(live)) = (&error.salvaged, &mut self.live) {
+            live.refresh_token = Some(token.clone());
+            self.want_saved(now);
+        }
+        if error.class == Class::SessionOver {
+            if self.reread {
+                self.reread = false;
+                self.end_session(&error, now);
+            } else {
+                self.rereading = Some(error);
+            }
+            return;
+        }
+        let attempts = self.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
+        let left = self.live.as_ref().and_then(Live::ends).map(|ends| ends.since(now.boot));
+        let wait = match error.class {
+            // One prompt retry: several providers repeat their answer for a short while (D8).
+            Class::Ambiguous if attempts == 0 => Duration::from_millis(500).mul_f64(1.0 + jitter.0),
+            Class::Refused => REFUSED_RETRY,
+            _ => schedule::backoff(attempts, left, jitter),
+        };
+        let not_before = error
+            .retry_after
+            .map_or(now.boot, |after| now.boot.after(after.mul_f64(0.1_f64.mul_add(jitter.0, 1.0))));
+        tracing::warn!(account = %self.policy.account, class = ?error.class, error = %error, attempts, "refresh failed");
+        self.trouble = Some(Trouble {
+            class: error.class,
+            reason: text::trouble_reason(&error),
+            message: error.message,
+            attempts: attempts + 1,
+            retry_at: now.boot.after(wait).max(not_before),
+            not_before,
+            last_attempt: now.boot,
+        });
+    }
+
+    fn want_saved(&mut self, now: &Now) {
+        self.sync.wanted += 1;
+        self.sync.retry_at = None;
+        self.sync.attempts = 0;
+        if self.live.as_ref().is_some_and(Live::renewable) {
+            self.held_until = Some(now.boot.after(SAVE_HOLD));
+        }
+    }
+
+    /// A login succeeded; the request is answered once the session is saved, or after two seconds.
+    pub(super) fn logged_in(
+        &mut self,
+        id: RequestId,
+        response: TokenResponse,
+        subject: String,
+        asked: &Asked,
+        now: &Now,
+        jitter: Jitter,
+    ) -> Vec<Effect> {
+        let mut live = Live::from_login(response, asked, &self.policy.scope, jitter);
+        live.subject = subject;
+        self.live = Some(live);
+        self.generation += 1;
+        self.ended = None;
+        self.trouble = None;
+        self.reread = false;
+        self.rereading = None;
+        self.last_refresh = Some(now.boot);
+        // Somebody who logs in is about to ask.
+        self.last_asked = Some(now.boot);
+        self.want_saved(now);
+        self.ask(id, Want::Saved, now)
+    }
+
+    /// A login failed at the token endpoint. A refused client will be refused again, so callers are told
+    /// that instead of being sent to log in; a session that works is not harmed.
+    pub(super) fn login_failed(&mut self, error: &ProviderError, now: &Now) -> Vec<Effect> {
+        if error.class == Class::Refused && self.live.is_none() {
+            let retry_at = now.boot.after(REFUSED_RETRY);
+            self.trouble = Some(Trouble {
+                class: error.class,
+                reason: text::trouble_reason(error),
+                message: error.message.clone(),
+                attempts: 1,
+                retry_at,
+                not_before: retry_at,
+                last_attempt: now.boot,
+            });
+        }
+        self.settle(now)
+    }
+
+    /// `Logout`: the session is gone here at once, whatever the provider says (F1).
+    pub(super) fn logout(&mut self, id: RequestId, now: &Now) -> Vec<Effect> {
+        let live = self.live.take();
+        self.generation += 1;
+        self.trouble = None;
+        self.rereading = None;
+        self.held_until = None;
+        self.ended = None;
+        // Also without a session: a stored one may be behind a locked keyring.
+        self.sync.wanted += 1;
+        self.sync.retry_at = None;
+        let mut effects = Vec::new();
+        match (live.and_then(|live| live.refresh_token), &mut self.refresh) {
+            (Some(_), Some(flight)) => {
+                flight.logout = true;
+                self.ending = Ending::Running;
+            }
+            (Some(refresh_token), None) => {
+                self.ending = Ending::Running;
+                effects.push(Effect::EndSession { refresh_token, client_secret: self.client_secret.clone() });
+            }
+            (None, _) if matches!(self.ending, Ending::Running) => {}
+            (None, _) => self.ending = Ending::Done(false),
+        }
+        effects.extend(self.ask(id, Want::LoggedOut, now));
+        effects
+    }
+
+    /// The provider answered, or not, to the end of a session.
+    pub(super) fn ended_at_provider(&mut self, ended: bool, now: &Now) -> Vec<Effect> {
+        self.ending = Ending::Done(ended);
+        self.settle(now)
+    }
+
+    /// A write of the session ended.
+    pub(super) fn written(
+        &mut self,
+        sequence: u64,
+        result: Result<(), StoreError>,
+        now: &Now,
+        jitter: Jitter,
+    ) -> Vec<Effect> {
+        self.sync.writing = false;
+        match result {
+            Ok(()) => {
+                self.sync.done = self.sync.done.max(sequence);
+                self.sync.attempts = 0;
+                self.sync.retry_at = None;
+                self.sync.error = None;
+                if !self.sync.pending() {
+                    self.held_until = None;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(account = %self.policy.account, %error, "cannot write the session to the store");
+                let wait = schedule::backoff(self.sync.attempts + 2, None, jitter);
+                self.sync.attempts += 1;
+                self.sync.retry_at = Some(now.boot.after(wait));
+                self.sync.error = Some(error);
+                // Nothing more to wait for.
+                self.held_until = None;
+            }
+        }
+        self.settle(now)
+    }
+
+    /// A client secret was stored or removed.
+    pub(super) fn client_secret_set(&mut self, secret: Option<ClientSecret>, now: &Now) -> Vec<Effect> {
+        self.client_secret = secret;
+        if self.trouble.take_if(|trouble| trouble.class == Class::Refused).is_some()
+            && let Some(live) = &mut self.live
+        {
+            // Whether the new one is accepted is worth knowing now.
+            live.keep_alive_at = Some(now.boot);
+        }
+        self.settle(now)
+    }
+
+    /// A personal token was stored or removed.
+    pub(super) fn personal_token_set(&mut self, token: Option<PersonalToken>, now: &Now) -> Vec<Effect> {
+        self.personal = token;
+        self.personal_refused = false;
+        self.settle(now)
+    }
+
+    /// The store may have become available, locked or absent.
+    pub(super) fn store_changed(&mut self, now: &Now) -> Vec<Effect> {
+        self.sync.retry_at = None;
+        let mut effects = Vec::new();
+        if let StoreState::Closed { .. } = self.store {
+            self.store = StoreState::Loading;
+            effects.push(Effect::Load);
+        }
+        effects.extend(self.settle(now));
+        effects
+    }
+
+    /// A deadline may have passed. Early and late calls are harmless.
+    pub(super) fn handle_timeout(&mut self, now: &Now) -> Vec<Effect> {
+        self.settle(now)
+    }
+}

@@ -1,0 +1,190 @@
+//! The only door to a session: what may be asked of its task, and what it shows.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::Error;
+use super::live::Asked;
+use super::state::{Answer, Heirloom, Reply, TokenOptions, TokenReply};
+use super::view::View;
+use crate::account::AccountName;
+use crate::login::Attempt;
+use crate::oidc::error::ProviderError;
+use crate::secret::{ClientSecret, PersonalToken};
+use crate::tokens::TokenResponse;
+/// What others may see of an account.
+#[derive(Clone)]
+pub struct Published {
+    pub view: View,
+    pub login: Option<Arc<Attempt>>,
+}
+
+/// A login that was started or joined.
+pub struct StartedLogin {
+    pub attempt: Arc<Attempt>,
+    /// Somebody else started it.
+    pub joined: bool,
+}
+
+pub(super) enum Command {
+    Ask(Request, oneshot::Sender<Answer>),
+    LoggedIn(Box<(TokenResponse, String, Asked)>, oneshot::Sender<Answer>),
+    LoginFailed(ProviderError),
+    Login(oneshot::Sender<Result<StartedLogin, Error>>),
+    LoginSecret(oneshot::Sender<Result<Option<ClientSecret>, Error>>),
+    SetClientSecret(Option<ClientSecret>, oneshot::Sender<Result<(), Error>>),
+    SetPersonalToken(Option<PersonalToken>, oneshot::Sender<Result<(), Error>>),
+    LogoutPersonal(oneshot::Sender<Result<(), Error>>),
+    Ping(oneshot::Sender<()>),
+    Stop(oneshot::Sender<Heirloom>),
+}
+
+pub(super) enum Request {
+    Token(TokenOptions),
+    Reject(String),
+    Refresh,
+    Logout,
+}
+
+/// The only door to a session.
+#[derive(Clone)]
+pub struct SessionHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) published: watch::Receiver<Published>,
+    pub(super) account: AccountName,
+    pub(super) personal: bool,
+}
+
+impl SessionHandle {
+    /// A token of at least the wanted validity, or the reason why there is none, within 15 s.
+    ///
+    /// # Errors
+    /// As the D-Bus contract has them for `GetToken`.
+    pub async fn token(&self, options: TokenOptions) -> Result<TokenReply, Error> {
+        match self.ask(Request::Token(options)).await? {
+            Reply::Token(reply) => Ok(reply),
+            Reply::Flag(_) | Reply::Done => Err(self.gone()),
+        }
+    }
+
+    /// Reports a refused token by its id; whether there is a newer one now.
+    ///
+    /// # Errors
+    /// When a newer one was needed and could not be had.
+    pub async fn reject(&self, token_id: String) -> Result<bool, Error> {
+        self.flag(Request::Reject(token_id)).await
+    }
+
+    /// Refreshes now.
+    ///
+    /// # Errors
+    /// When there is nothing to refresh, or the refresh failed.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        self.ask(Request::Refresh).await.map(|_| ())
+    }
+
+    /// Ends the session here, and at the provider if that answers: then `true`.
+    ///
+    /// # Errors
+    /// When the stored session could not be removed yet.
+    pub async fn logout(&self) -> Result<bool, Error> {
+        if self.personal {
+            return self.command(Command::LogoutPersonal).await?.map(|()| false);
+        }
+        self.flag(Request::Logout).await
+    }
+
+    /// Starts a login, or joins the pending one.
+    ///
+    /// # Errors
+    /// When the account cannot log in, or no listener can be bound.
+    pub async fn login(&self) -> Result<StartedLogin, Error> {
+        self.command(Command::Login).await?
+    }
+
+    /// Stores a client secret, or removes it.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn set_client_secret(&self, secret: Option<ClientSecret>) -> Result<(), Error> {
+        self.command(|reply| Command::SetClientSecret(secret, reply)).await?
+    }
+
+    /// Stores a personal token, or removes it.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn set_personal_token(&self, token: Option<PersonalToken>) -> Result<(), Error> {
+        self.command(|reply| Command::SetPersonalToken(token, reply)).await?
+    }
+
+    /// Answers when the loop turns: proof of life.
+    pub async fn ping(&self) -> bool {
+        self.command(Command::Ping).await.is_ok()
+    }
+
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.published.borrow().view.clone()
+    }
+
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Published> {
+        self.published.clone()
+    }
+
+    /// Lets a refresh on its way end and be saved, then ends the task.
+    pub async fn stop(&self) -> Option<Heirloom> {
+        self.command(Command::Stop).await.ok()
+    }
+
+    pub(crate) async fn logged_in(
+        &self,
+        response: TokenResponse,
+        subject: String,
+        asked: Asked,
+    ) -> Result<bool, Error> {
+        let answer =
+            self.command(|reply| Command::LoggedIn(Box::new((response, subject, asked)), reply)).await?;
+        Ok(matches!(answer?, Reply::Flag(true)))
+    }
+
+    pub(crate) fn account(&self) -> &AccountName {
+        &self.account
+    }
+
+    /// A login's tokens were refused.
+    pub(crate) async fn login_failed(&self, error: ProviderError) {
+        // A session that has ended takes no interest.
+        let _ = self.commands.send(Command::LoginFailed(error)).await;
+    }
+
+    pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {
+        self.command(Command::LoginSecret).await?
+    }
+
+    async fn flag(&self, request: Request) -> Result<bool, Error> {
+        Ok(matches!(self.ask(request).await?, Reply::Flag(true)))
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        self.command(|reply| Command::Ask(request, reply)).await?
+    }
+
+    pub(super) async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())
+    }
+
+    fn gone(&self) -> Error {
+        Error::NoSession(format!(
+            "account {:?} was just reconfigured or bearerd is stopping; try again",
+            self.account.as_str()
+        ))
+    }
+}
