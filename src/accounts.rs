@@ -44,8 +44,8 @@ impl Account {
     }
 }
 
-fn stored_secret(auth: ClientAuth, source: &SecretSource) -> bool {
-    auth != ClientAuth::None && matches!(source, SecretSource::Store)
+fn stored_secret(auth: Option<ClientAuth>, source: &SecretSource) -> bool {
+    auth != Some(ClientAuth::None) && matches!(source, SecretSource::Store)
 }
 
 /// Why an account cannot be had. The texts end with what to do.
@@ -171,7 +171,8 @@ impl Accounts {
         let provider = oauth.map(|oauth| {
             let ca_file = oauth.ca_file.clone();
             let http = clients.entry(ca_file.clone()).or_insert_with(|| Arc::new(Http::new(ca_file)));
-            let provider = Arc::new(OAuthProvider::new(Arc::clone(&oauth), Arc::clone(http)));
+            let provider =
+                Arc::new(OAuthProvider::new(Arc::clone(&oauth), Arc::clone(http), self.clock.clone()));
             (oauth, provider)
         });
         let account = config.name.clone();

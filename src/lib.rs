@@ -31,7 +31,8 @@
 //! - [`secret`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
 //! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `settle` and `view` are pure;
 //!   `actor` owns them; `handle` is the only door.
-//! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`).
+//! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`, `id_token::verify`,
+//!   `discovery::read` are pure).
 //! - [`store`]: the Secret Service and memory, behind one trait.
 //! - [`login`]: attempts, the loopback listener, the code flow.
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.

@@ -62,6 +62,11 @@ secret!(
     is_vschar
 );
 secret!(
+    /// An ID token (OpenID Connect Core section 2): who the user is, and no credential; not for others all the same.
+    IdToken,
+    is_vschar
+);
+secret!(
     /// A personal (developer) token, pasted by the user and used like an access token.
     PersonalToken,
     is_vschar

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::secret::{AccessToken, RefreshToken};
+use crate::secret::{AccessToken, IdToken, RefreshToken};
 
 /// A lifetime as the provider stated it, made safe to calculate with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,4 +38,16 @@ pub struct TokenResponse {
     pub refresh_expires_in: Lifetime,
     /// Space separated; absent means as requested (RFC 6749 section 5.1).
     pub scope: Option<String>,
+    /// Not checked yet.
+    pub id_token: Option<IdToken>,
+}
+
+/// A login's tokens, and whose they are.
+#[derive(Clone)]
+pub struct Granted {
+    pub tokens: TokenResponse,
+    /// The issuer's identifier of the user (OpenID Connect Core section 2); empty without an ID token.
+    pub sub: String,
+    /// For people; empty when the provider does not say.
+    pub subject: String,
 }

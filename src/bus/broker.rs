@@ -13,6 +13,7 @@ use super::in_flight::InFlight;
 use super::options::Options;
 use super::{Bus, account_path, secret_fd};
 use crate::accounts::Account;
+use crate::login::{Flow, LoginOptions};
 use crate::secret::{AccessToken, ClientSecret, PersonalToken};
 use crate::session::{TokenOptions, TokenReply};
 
@@ -21,7 +22,9 @@ const VERSION: u32 = 1;
 /// A day; more than any caller can use.
 const MAX_MIN_VALIDITY: u32 = 86_400;
 const TOKEN_OPTIONS: &[&str] = &["min_validity", "force_refresh"];
-const LOGIN_OPTIONS: &[&str] = &["open_browser", "activation_token"];
+const LOGIN_OPTIONS: &[&str] = &["open_browser", "flow", "prompt", "activation_token"];
+/// OpenID Connect Core section 3.1.2.1; `none` needs no user, and so no login.
+const PROMPTS: &[&str] = &["login", "consent", "select_account", "create"];
 /// The length of a token id: 128 bits in base64url.
 const TOKEN_ID_LENGTH: usize = 22;
 
@@ -53,9 +56,10 @@ impl Broker {
         name: &str,
         open: bool,
         activation: Option<String>,
+        options: LoginOptions,
     ) -> Result<(OwnedObjectPath, String), Error> {
         let account = self.account(name)?;
-        let started = account.session.login().await?;
+        let started = account.session.login(options).await?;
         let path = self.bus.serve_login(&started.attempt).await?;
         let url = started.attempt.view().url;
         if open && !started.joined {
@@ -63,6 +67,20 @@ impl Broker {
         }
         Ok((path, url))
     }
+}
+
+fn login_options(options: &Options) -> Result<LoginOptions, Error> {
+    let flow = match options.string("flow")?.as_deref() {
+        None | Some("code") => Flow::Code,
+        Some("paste") => Flow::Paste,
+        Some(_) => return Err(Error::invalid_option("`flow` must be \"code\" or \"paste\"")),
+    };
+    let prompt = options.string("prompt")?.filter(|prompt| !prompt.is_empty());
+    let known = |prompt: &String| prompt.split(' ').all(|word| PROMPTS.contains(&word));
+    if prompt.as_ref().is_some_and(|prompt| !known(prompt)) {
+        return Err(Error::invalid_option(format!("`prompt` must be of: {}", PROMPTS.join(", "))));
+    }
+    Ok(LoginOptions { flow, prompt })
 }
 
 fn details(reply: &TokenReply, account: &Account) -> Details {
@@ -168,10 +186,12 @@ impl Broker {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedObjectPath, String), Error> {
         let _counted = self.in_flight.enter(&header)?;
-        self.start_login(account, true, None).await
+        self.start_login(account, true, None, LoginOptions::default()).await
     }
 
-    /// As Login, with options: open_browser b (default true), activation_token s (for the portal).
+    /// As Login, with options: open_browser b (default true), activation_token s (for the portal),
+    /// flow s ("code", the default, or "paste": the address on which the browser ends is brought to
+    /// Complete), prompt s (of OpenID Connect: login, consent, select_account, create).
     #[zbus(out_args("attempt", "url"))]
     async fn login_with_options(
         &self,
@@ -183,7 +203,7 @@ impl Broker {
         let options = Options::parse(options, LOGIN_OPTIONS)?;
         let open = options.boolean("open_browser")?.unwrap_or(true);
         let activation = options.string("activation_token")?;
-        self.start_login(account, open, activation).await
+        self.start_login(account, open, activation, login_options(&options)?).await
     }
 
     /// Removes the account's tokens here, and ends the session at the provider if it can be reached.

@@ -60,6 +60,7 @@ impl From<session::error::Error> for Error {
             E::ProviderRefused(text) => Self::ProviderRefused(format!("ProviderRefused: {text}")),
             E::RateLimited(text) => Self::RateLimited(format!("RateLimited: {text}")),
             E::Timeout(text) => Self::Timeout(format!("Timeout: {text}")),
+            E::InvalidOption(text) => Self::InvalidOption(format!("InvalidOption: {text}")),
             E::InvalidArgument(text) => Self::InvalidArgument(format!("InvalidArgument: {text}")),
         }
     }

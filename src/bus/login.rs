@@ -7,7 +7,7 @@ use std::time::Duration;
 use zbus::interface;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
-use super::{Bus, LOGIN_INTERFACE};
+use super::{Bus, Error, LOGIN_INTERFACE};
 use crate::clock::Clock;
 use crate::login::{Attempt, AttemptView};
 
@@ -44,6 +44,17 @@ impl Login {
         }
     }
 
+    /// Takes the whole address on which the browser ended, where it could not come back by itself.
+    /// A wrong one is InvalidArgument, and the attempt goes on.
+    fn complete(&self, redirect_url: &str) -> Result<(), Error> {
+        self.attempt.complete(redirect_url).map_err(|why| {
+            Error::invalid_argument(format!(
+                "{why}; give the whole address that the browser shows after the login to {}",
+                self.attempt.account
+            ))
+        })
+    }
+
     /// Ends the attempt; one that has ended stays as it is.
     async fn cancel(&self) {
         self.attempt.cancel();
@@ -56,10 +67,10 @@ impl Login {
         self.attempt.account.to_string()
     }
 
-    /// How the user logs in: "code".
+    /// How the user logs in: "code" or "paste".
     #[zbus(property(emits_changed_signal = "const"))]
     fn flow(&self) -> &'static str {
-        "code"
+        self.attempt.options.flow.as_str()
     }
 
     #[zbus(property)]

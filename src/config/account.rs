@@ -9,8 +9,9 @@ use url::{Host, Url};
 
 use super::file::{ConfigError, Field, Fields};
 use super::{
-    AccountConfig, ClientAuth, ConfigDirs, IssPolicy, KeepAlive, LogoutEndpoint, OAuthConfig, Profile,
-    RedirectUri, SecretSource, Source, StoreKind,
+    AccountConfig, ClientAuth, ConfigDirs, DiscoveredEndpoints, Endpoints, ExplicitEndpoints, IssPolicy,
+    KeepAlive, LogoutEndpoint, Loopback, OAuthConfig, Profile, RedirectUri, ResponseMode, SecretSource,
+    Source, StoreKind,
 };
 use crate::account::AccountName;
 use crate::secret::ClientSecret;
@@ -23,6 +24,8 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "authorization_endpoint",
     "token_endpoint",
     "revocation_endpoint",
+    "jwks_uri",
+    "response_mode",
     "profile_url",
     "profile_name",
     "client_auth",
@@ -114,8 +117,11 @@ pub(super) fn read<'a>(
         return Ok(Arc::new(AccountConfig { name, provider, issuer, source: Source::Personal }));
     }
     let oauth = read_oauth(&layers, place, issuer, dirs, warnings)?;
-    let issuer =
-        oauth.expected_iss.clone().unwrap_or_else(|| oauth.token_endpoint.origin().ascii_serialization());
+    let issuer = match (&oauth.issuer, &oauth.endpoints) {
+        (Some(issuer), _) => issuer.clone(),
+        (None, Endpoints::Explicit(explicit)) => explicit.token.origin().ascii_serialization(),
+        (None, Endpoints::Discovered(discovered)) => discovered.issuer.to_string(),
+    };
     Ok(Arc::new(AccountConfig { name, provider, issuer, source: Source::OAuth(Box::new(oauth)) }))
 }
 
@@ -126,26 +132,8 @@ fn read_oauth<'a>(
     dirs: &ConfigDirs,
     warnings: &mut Vec<String>,
 ) -> Result<OAuthConfig, ConfigError> {
-    let endpoint = |key| {
-        layers.url(key)?.ok_or_else(|| {
-            place.error(&format!(
-                "needs `{key}` (or a `provider`); discovery from `issuer` alone is not there yet"
-            ))
-        })
-    };
-    let authorization_endpoint = endpoint("authorization_endpoint")?;
-    let token_endpoint = endpoint("token_endpoint")?;
-    let realm = token_endpoint.as_str().strip_suffix(KEYCLOAK_TOKEN);
-    // Keycloak names itself as browsers see it; the token endpoint may be an inner address.
-    let front = authorization_endpoint.as_str().strip_suffix(KEYCLOAK_AUTHORIZATION);
-    let expected_iss = issuer.or(front.filter(|_| realm.is_some())).map(str::to_owned);
-    let revocation = layers.url("revocation_endpoint")?;
-    let logout = match (realm, revocation) {
-        (_, Some(url)) => LogoutEndpoint::Revocation(url),
-        (Some(realm), None) => Url::parse(&format!("{realm}/protocol/openid-connect/logout"))
-            .map_or(LogoutEndpoint::None, LogoutEndpoint::Keycloak),
-        (None, None) => LogoutEndpoint::None,
-    };
+    let scopes = scopes(layers)?;
+    let (endpoints, issuer) = endpoints(layers, place, issuer, scopes.iter().any(|scope| scope == "openid"))?;
     let client_id = layers
         .get("client_id")
         .ok_or_else(|| place.error("needs `client_id`, as registered at the provider"))?;
@@ -156,35 +144,41 @@ fn read_oauth<'a>(
     {
         return Err(client_id.error("must be 1 to 1024 characters without control characters"));
     }
-    let client_auth = match layers.get("client_auth") {
-        Some(field) => field.word(&[
-            ("basic", ClientAuth::Basic),
-            ("post", ClientAuth::Post),
-            ("none", ClientAuth::None),
-        ])?,
-        None => ClientAuth::Basic,
-    };
+    let client_auth = layers
+        .get("client_auth")
+        .map(|field| {
+            field.word(&[
+                ("basic", ClientAuth::Basic),
+                ("post", ClientAuth::Post),
+                ("none", ClientAuth::None),
+            ])
+        })
+        .transpose()?;
     let flag = |key, default| layers.get(key).map_or(Ok(default), |field| field.boolean());
     Ok(OAuthConfig {
         client_id: client_id_text.to_owned(),
         client_auth,
         client_secret: client_secret(layers, client_auth, dirs, warnings)?,
-        scopes: scopes(layers)?,
+        scopes,
         redirect: layers
             .get("redirect_uri")
             .map_or_else(|| Ok(RedirectUri::default()), |field| redirect(&field))?,
-        authorization_endpoint,
-        token_endpoint,
-        logout,
+        endpoints,
         profile: profile(layers)?,
-        iss: layers.get("iss").map_or(Ok(IssPolicy::IfPresent), |field| {
-            field.word(&[
-                ("required", IssPolicy::Required),
-                ("if-present", IssPolicy::IfPresent),
-                ("ignore", IssPolicy::Ignore),
-            ])
+        iss: layers
+            .get("iss")
+            .map(|field| {
+                field.word(&[
+                    ("required", IssPolicy::Required),
+                    ("if-present", IssPolicy::IfPresent),
+                    ("ignore", IssPolicy::Ignore),
+                ])
+            })
+            .transpose()?,
+        issuer,
+        response_mode: layers.get("response_mode").map_or(Ok(ResponseMode::Query), |field| {
+            field.word(&[("query", ResponseMode::Query), ("form_post", ResponseMode::FormPost)])
         })?,
-        expected_iss,
         pkce: flag("pkce", true)?,
         extra_params: extra_params(layers)?,
         keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {
@@ -201,14 +195,60 @@ fn read_oauth<'a>(
     })
 }
 
+/// The endpoints, and the issuer as far as it is known.
+fn endpoints<'a>(
+    layers: &Layers<'a>,
+    place: &Field<'a>,
+    issuer: Option<&str>,
+    openid: bool,
+) -> Result<(Endpoints, Option<String>), ConfigError> {
+    let authorization = layers.url("authorization_endpoint")?;
+    let token = layers.url("token_endpoint")?;
+    let revocation = layers.url("revocation_endpoint")?;
+    let jwks = layers.url("jwks_uri")?;
+    let (authorization, token) = match (authorization, token, issuer) {
+        (Some(authorization), Some(token), _) => (authorization, token),
+        (authorization, token, Some(issuer)) => {
+            let url = Url::parse(issuer)
+                .map_err(|why| place.error(&format!("has an issuer that is no URL: {why}")))?;
+            let discovered = DiscoveredEndpoints { issuer: url, authorization, token, revocation, jwks };
+            return Ok((Endpoints::Discovered(Box::new(discovered)), Some(issuer.to_owned())));
+        }
+        (..) => {
+            return Err(place
+                .error("needs `issuer`, or `authorization_endpoint` and `token_endpoint`, or a `provider`"));
+        }
+    };
+    let realm = token.as_str().strip_suffix(KEYCLOAK_TOKEN);
+    // Keycloak names itself as browsers see it; the token endpoint may be an inner address.
+    let front = authorization.as_str().strip_suffix(KEYCLOAK_AUTHORIZATION);
+    let issuer = issuer.or(front.filter(|_| realm.is_some())).map(str::to_owned);
+    let of_realm =
+        |name| realm.and_then(|realm| Url::parse(&format!("{realm}/protocol/openid-connect/{name}")).ok());
+    let jwks = jwks.or_else(|| of_realm("certs"));
+    if openid && (jwks.is_none() || issuer.is_none()) {
+        return Err(place.error(
+            "asks for openid, so it needs `issuer` and `jwks_uri` to check ID tokens (or `issuer` alone, without endpoints)",
+        ));
+    }
+    let logout = match (revocation, of_realm("logout")) {
+        (Some(url), _) => LogoutEndpoint::Revocation(url),
+        (None, Some(url)) => LogoutEndpoint::Keycloak(url),
+        (None, None) => LogoutEndpoint::None,
+    };
+    let userinfo = of_realm("userinfo");
+    let explicit = ExplicitEndpoints { authorization, token, logout, jwks, userinfo };
+    Ok((Endpoints::Explicit(Box::new(explicit)), issuer))
+}
+
 fn client_secret(
     layers: &Layers<'_>,
-    auth: ClientAuth,
+    auth: Option<ClientAuth>,
     dirs: &ConfigDirs,
     warnings: &mut Vec<String>,
 ) -> Result<SecretSource, ConfigError> {
     let (inline, file) = (layers.own.get("client_secret"), layers.own.get("client_secret_file"));
-    if let (ClientAuth::None, Some(field)) = (auth, inline.or(file)) {
+    if let (Some(ClientAuth::None), Some(field)) = (auth, inline.or(file)) {
         return Err(field.error("has no use with client_auth = \"none\"; remove one of them"));
     }
     match (inline, file) {
@@ -325,6 +365,10 @@ fn url(field: &Field<'_>) -> Result<Url, ConfigError> {
 
 fn redirect(field: &Field<'_>) -> Result<RedirectUri, ConfigError> {
     let url = Url::parse(field.string()?).map_err(|why| field.error(&format!("is no URL: {why}")))?;
+    if matches!(url.host(), Some(Host::Domain(name)) if url.scheme() == "https" && name != "localhost") {
+        // A page that shows its address: the user pastes it.
+        return self::url(field).map(RedirectUri::Elsewhere);
+    }
     let host = match url.host() {
         Some(Host::Ipv4(ip)) if ip == std::net::Ipv4Addr::LOCALHOST => "127.0.0.1",
         Some(Host::Domain("localhost")) => "localhost",
@@ -332,9 +376,9 @@ fn redirect(field: &Field<'_>) -> Result<RedirectUri, ConfigError> {
             return Err(field.error("must be on 127.0.0.1: providers accept any port there, not on [::1]"));
         }
         _ => {
-            return Err(
-                field.error("must be on this machine: http://127.0.0.1/callback, with or without a port")
-            );
+            return Err(field.error(
+                "must be on this machine, http://127.0.0.1/callback with or without a port, or an https page",
+            ));
         }
     };
     if url.scheme() != "http" {
@@ -351,5 +395,9 @@ fn redirect(field: &Field<'_>) -> Result<RedirectUri, ConfigError> {
     if url.port().is_some_and(|port| port < 1024) {
         return Err(field.error("must have a port from 1024 to 65535, or none"));
     }
-    Ok(RedirectUri { host: host.to_owned(), port: url.port(), path: url.path().to_owned() })
+    Ok(RedirectUri::Loopback(Loopback {
+        host: host.to_owned(),
+        port: url.port(),
+        path: url.path().to_owned(),
+    }))
 }

@@ -55,18 +55,19 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq)]
 pub struct OAuthConfig {
     pub client_id: String,
-    pub client_auth: ClientAuth,
+    /// `None`: as the provider's metadata says, else `Basic`.
+    pub client_auth: Option<ClientAuth>,
     pub client_secret: SecretSource,
     pub scopes: Vec<String>,
     pub redirect: RedirectUri,
-    pub authorization_endpoint: Url,
-    pub token_endpoint: Url,
-    pub logout: LogoutEndpoint,
+    pub endpoints: Endpoints,
     /// Asked once per login for the account holder's name.
     pub profile: Option<Profile>,
-    pub iss: IssPolicy,
-    /// What a response's `iss` must equal; `None` when no issuer is known.
-    pub expected_iss: Option<String>,
+    /// `None`: required if the provider's metadata says that it sends it, else checked if present.
+    pub iss: Option<IssPolicy>,
+    /// What a response's `iss` and an ID token's must equal; `None` when no issuer is known.
+    pub issuer: Option<String>,
+    pub response_mode: ResponseMode,
     pub pkce: bool,
     /// Added to the authorization request; never a reserved name.
     pub extra_params: BTreeMap<String, String>,
@@ -75,6 +76,44 @@ pub struct OAuthConfig {
     /// Trusted beside the system's certificates.
     pub ca_file: Option<PathBuf>,
     pub store: StoreKind,
+}
+
+/// Where the provider is: in the configuration, or in its metadata.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Nothing is asked for; the configuration is enough.
+    Explicit(Box<ExplicitEndpoints>),
+    /// Discovered from the issuer (RFC 8414, OpenID Connect Discovery 1.0); what is configured wins.
+    Discovered(Box<DiscoveredEndpoints>),
+}
+
+/// An issuer, and the endpoints that are pinned nevertheless.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DiscoveredEndpoints {
+    pub issuer: Url,
+    pub authorization: Option<Url>,
+    pub token: Option<Url>,
+    pub revocation: Option<Url>,
+    pub jwks: Option<Url>,
+}
+
+/// Endpoints from the configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExplicitEndpoints {
+    pub authorization: Url,
+    pub token: Url,
+    pub logout: LogoutEndpoint,
+    /// The provider's keys, for ID tokens.
+    pub jwks: Option<Url>,
+    pub userinfo: Option<Url>,
+}
+
+/// How the response comes back through the browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseMode {
+    Query,
+    /// OAuth 2.0 Form Post Response Mode.
+    FormPost,
 }
 
 /// How the client authenticates at the token endpoint (RFC 6749 section 2.3.1).
@@ -96,9 +135,17 @@ pub enum SecretSource {
     Inline(ClientSecret),
 }
 
-/// The loopback redirect URI (RFC 8252 section 7.3).
+/// Where the browser comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RedirectUri {
+pub enum RedirectUri {
+    Loopback(Loopback),
+    /// A page of somebody else's: the user pastes its address.
+    Elsewhere(Url),
+}
+
+/// A loopback redirect URI (RFC 8252 section 7.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loopback {
     /// `127.0.0.1`, or `localhost` by explicit configuration. The listener is on 127.0.0.1 always.
     pub host: String,
     /// `None`: an ephemeral port.
@@ -107,9 +154,15 @@ pub struct RedirectUri {
     pub path: String,
 }
 
-impl Default for RedirectUri {
+impl Default for Loopback {
     fn default() -> Self {
         Self { host: "127.0.0.1".into(), port: None, path: "/callback".into() }
+    }
+}
+
+impl Default for RedirectUri {
+    fn default() -> Self {
+        Self::Loopback(Loopback::default())
     }
 }
 

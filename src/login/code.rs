@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::loopback::{Callback, Outcome};
+use super::gate::Outcome;
+use super::loopback::Callback;
 use super::page::Page;
 use super::{Attempt, LIFETIME, LoginState};
 use crate::clock::Clock;
@@ -95,11 +96,15 @@ async fn log_in<P: Provider>(
         Ok(secret) => secret,
         Err(error) => return Conclusion::failed(callback, "no-client-secret", error.to_string()),
     };
-    let exchange =
-        CodeExchange { code, verifier: request.verifier.clone(), redirect_uri: request.redirect_uri.clone() };
+    let exchange = CodeExchange {
+        code,
+        verifier: request.verifier.clone(),
+        redirect_uri: request.redirect_uri.clone(),
+        nonce: request.nonce.clone(),
+    };
     let asked = Asked::at(&clock.now());
-    let response = match provider.exchange(exchange, secret).await {
-        Ok(response) => response,
+    let granted = match provider.exchange(exchange, secret).await {
+        Ok(granted) => granted,
         Err(error) => {
             tracing::warn!(class = ?error.class, "the code was not exchanged");
             let message = format!("the login did not succeed: {}", error.message);
@@ -107,16 +112,16 @@ async fn log_in<P: Provider>(
             return Conclusion::failed(callback, "exchange-failed", message);
         }
     };
-    let subject = provider.subject(response.access_token.clone()).await;
-    let saved = session.logged_in(response, subject.clone(), asked).await;
-    let (message, page) = if saved.unwrap_or(false) {
-        (String::new(), Page::LoggedIn { account: session.account().to_string(), subject })
-    } else {
-        let why = session.view().message.clone();
-        (
-            format!("logged in, not saved: {why}"),
-            Page::NotSaved { account: session.account().to_string(), subject, why },
-        )
+    let account = session.account().to_string();
+    let subject = granted.subject.clone();
+    let (message, page) = match session.logged_in(granted, asked).await {
+        Ok(true) => (String::new(), Page::LoggedIn { account, subject }),
+        Ok(false) => {
+            let why = session.view().message.clone();
+            (format!("logged in, not saved: {why}"), Page::NotSaved { account, subject, why })
+        }
+        Err(Error::LoginFailed(why)) => return Conclusion::failed(callback, "another-user", why),
+        Err(error) => return Conclusion::failed(callback, "stopped", error.to_string()),
     };
     Conclusion { state: LoginState::Succeeded, error: "", message, page: Some((callback, page)) }
 }

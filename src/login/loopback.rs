@@ -5,11 +5,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, LOCATION,
@@ -22,12 +22,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::gate::{Gate, Offer, Outcome};
 use super::page::Page;
 use super::peer;
 use crate::clock::Clock;
-use crate::config::RedirectUri;
-use crate::oidc::authorization::{AuthorizationRequest, Response};
-use crate::secret::AuthorizationCode;
+use crate::config::{Loopback, ResponseMode};
 
 /// The clean address that the browser ends on: no code in its history.
 const DONE_PATH: &str = "/bearerd/done";
@@ -52,7 +51,7 @@ impl Listener {
     ///
     /// # Errors
     /// When a fixed port is taken; no other one is tried.
-    pub(crate) fn bind(redirect: &RedirectUri) -> io::Result<Self> {
+    pub(crate) fn bind(redirect: &Loopback) -> io::Result<Self> {
         let address = SocketAddr::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, redirect.port.unwrap_or(0)));
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         // A fixed port must be usable again within a minute of the last login, whose connections
@@ -73,74 +72,73 @@ impl Listener {
     }
 
     /// Starts answering.
-    pub(crate) fn serve(self, request: Arc<AuthorizationRequest>) -> Callback {
-        let (outcome_sender, outcome) = oneshot::channel();
+    pub(crate) fn serve(
+        self,
+        gate: Arc<Gate>,
+        outcome: oneshot::Receiver<Outcome>,
+        mode: ResponseMode,
+    ) -> Callback {
         let result = watch::Sender::new(None);
         let (served_sender, served) = mpsc::channel(1);
         let site = Arc::new(Site {
-            request,
+            gate,
+            mode,
             authority: format!("{}:{}", self.host, self.port),
             path: self.path,
-            outcome: Mutex::new(Some(outcome_sender)),
             result: result.subscribe(),
             served: served_sender,
         });
         let server = tokio::spawn(accept(self.socket, site));
-        Callback { outcome: Some(outcome), result, served, server }
+        Callback { outcome, page: Some(LastPage { result, served, server }) }
     }
 }
 
-/// What came back through the browser.
-pub(crate) enum Outcome {
-    Code(AuthorizationCode),
-    Denied,
-    Failed {
-        code: String,
-        message: String,
-    },
-    /// The listener itself broke.
-    Broken,
+/// Where a login's response arrives; dropping it closes the port.
+pub(crate) struct Callback {
+    outcome: oneshot::Receiver<Outcome>,
+    /// `None`: no port, the address is pasted.
+    page: Option<LastPage>,
 }
 
-/// A listener at work; dropping it closes the port.
-pub(crate) struct Callback {
-    outcome: Option<oneshot::Receiver<Outcome>>,
+struct LastPage {
     result: watch::Sender<Option<Page>>,
     served: mpsc::Receiver<()>,
     server: JoinHandle<()>,
 }
 
 impl Callback {
+    /// For a response that can only be pasted.
+    pub(crate) fn pasted(outcome: oneshot::Receiver<Outcome>) -> Self {
+        Self { outcome, page: None }
+    }
+
     /// Waits for the one response that counts.
     pub(crate) async fn outcome(&mut self) -> Outcome {
-        match &mut self.outcome {
-            Some(outcome) => outcome.await.unwrap_or(Outcome::Broken),
-            None => Outcome::Broken,
-        }
+        (&mut self.outcome).await.unwrap_or(Outcome::Broken)
     }
 
     /// Shows the browser how it ended, then closes the port.
     pub(crate) async fn finish(mut self, page: Page, clock: &Clock) {
-        self.result.send_replace(Some(page));
+        let Some(last) = &mut self.page else { return };
+        last.result.send_replace(Some(page));
         tokio::select! {
-            _ = self.served.recv() => {}
+            _ = last.served.recv() => {}
             () = clock.sleep(LAST_PAGE_WAIT) => {}
         }
     }
 }
 
-impl Drop for Callback {
+impl Drop for LastPage {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
 struct Site {
-    request: Arc<AuthorizationRequest>,
+    gate: Arc<Gate>,
+    mode: ResponseMode,
     authority: String,
     path: String,
-    /// Taken by the first response that counts.
-    outcome: Mutex<Option<oneshot::Sender<Outcome>>>,
     result: watch::Receiver<Option<Page>>,
     served: mpsc::Sender<()>,
 }
@@ -173,7 +171,7 @@ async fn converse(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
     let service = service_fn(|request: Request<Incoming>| {
         let (site, shows_result) = (Arc::clone(&site), Arc::clone(&shows_result));
         async move {
-            let answer = site.answer(&request).await;
+            let answer = site.answer(request).await;
             shows_result.fetch_or(answer.headers().contains_key(CONNECTION), Ordering::Relaxed);
             Ok::<_, std::convert::Infallible>(answer)
         }
@@ -192,7 +190,7 @@ async fn converse(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
 }
 
 impl Site {
-    async fn answer(&self, request: &Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if host != Some(self.authority.as_str()) || request.headers().get_all(HOST).iter().count() != 1 {
             return page(&Page::BadRequest("The Host header is not this listener's"));
@@ -204,34 +202,40 @@ impl Site {
         if path != self.path && path != DONE_PATH {
             return page(&Page::NotFound);
         }
-        if request.method() != Method::GET {
-            let answer = page(&Page::BadRequest("Only GET is answered here"));
-            return with_status(StatusCode::METHOD_NOT_ALLOWED, answer);
+        let posted = self.mode == ResponseMode::FormPost && path == self.path;
+        if request.method() != if posted { Method::POST } else { Method::GET } {
+            let why = if posted { "Only POST is answered here" } else { "Only GET is answered here" };
+            return with_status(StatusCode::METHOD_NOT_ALLOWED, page(&Page::BadRequest(why)));
         }
         if path == DONE_PATH {
             return self.last_page().await;
         }
-        let outcome = match self.request.read_response(request.uri().query().unwrap_or_default()) {
-            Response::Stray(why) => {
-                tracing::debug!(why, "a stray request at the callback; the login goes on");
-                return page(&Page::Stray);
+        let parameters = if posted {
+            match posted_form(request).await {
+                Some(form) => form,
+                None => return page(&Page::BadRequest("The form cannot be read")),
             }
-            Response::Code(code) => Outcome::Code(code),
-            Response::Denied => Outcome::Denied,
-            Response::Failed { code, message } => Outcome::Failed { code, message },
+        } else {
+            request.uri().query().unwrap_or_default().to_owned()
         };
-        let sender = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(sender) = sender else { return page(&Page::AlreadyUsed) };
-        let _ = sender.send(outcome);
-        let mut answer = page(&Page::Stray);
-        *answer.body_mut() = Full::default();
-        answer.headers_mut().insert(LOCATION, HeaderValue::from_static(DONE_PATH));
-        with_status(StatusCode::SEE_OTHER, answer)
+        match self.gate.offer(&parameters) {
+            Offer::Stray(why) => {
+                tracing::debug!(why, "a stray request at the callback; the login goes on");
+                page(&Page::Stray)
+            }
+            Offer::AlreadyUsed => page(&Page::AlreadyUsed),
+            Offer::Taken => {
+                let mut answer = page(&Page::Stray);
+                *answer.body_mut() = Full::default();
+                answer.headers_mut().insert(LOCATION, HeaderValue::from_static(DONE_PATH));
+                with_status(StatusCode::SEE_OTHER, answer)
+            }
+        }
     }
 
     /// Held until the login has ended, so that the page can say how.
     async fn last_page(&self) -> hyper::Response<Full<Bytes>> {
-        if self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        if !self.gate.is_used() {
             return page(&Page::NotFound);
         }
         let mut result = self.result.clone();
@@ -243,6 +247,23 @@ impl Site {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer
     }
+}
+
+/// OAuth 2.0 Form Post Response Mode section 2; bounded like an address.
+async fn posted_form(request: Request<Incoming>) -> Option<String> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    {
+        return None;
+    }
+    let body = http_body_util::Limited::new(request.into_body(), MAX_TARGET);
+    let body = tokio::time::timeout(READ_TIMEOUT, body.collect()).await.ok()?.ok()?;
+    String::from_utf8(body.to_bytes().to_vec()).ok()
 }
 
 fn with_status(status: StatusCode, mut answer: hyper::Response<Full<Bytes>>) -> hyper::Response<Full<Bytes>> {
@@ -273,12 +294,12 @@ mod tests {
     /// B1, B3.
     #[tokio::test]
     async fn the_port_is_on_loopback_and_exclusive() {
-        let listener = Listener::bind(&RedirectUri::default()).unwrap();
+        let listener = Listener::bind(&Loopback::default()).unwrap();
         assert_eq!(listener.socket.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
         assert!(!socket2::SockRef::from(&listener.socket).reuse_address().unwrap());
 
         // B2: a taken fixed port is an error, not another port.
-        let taken = RedirectUri { port: Some(listener.port), ..RedirectUri::default() };
+        let taken = Loopback { port: Some(listener.port), ..Loopback::default() };
         assert_eq!(Listener::bind(&taken).err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! An [`Attempt`] is what others see and hold; `code::run` drives it through the code flow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::AccountName;
+use gate::{Gate, Offer};
 
 pub mod code;
+pub(crate) mod gate;
 pub mod loopback;
 mod page;
 mod peer;
@@ -17,6 +20,34 @@ mod peer;
 /// A pending login ends by itself after this: a wrong redirect URI never redirects back, so a
 /// silent provider is normal (RFC 6749 section 4.1.2.1).
 pub const LIFETIME: Duration = Duration::from_secs(600);
+
+/// How the response comes back to us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Through a listener on loopback.
+    #[default]
+    Code,
+    /// The user brings the address on which the browser ended; for a browser on another machine.
+    Paste,
+}
+
+impl Flow {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Paste => "paste",
+        }
+    }
+}
+
+/// What a login was asked for with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoginOptions {
+    pub flow: Flow,
+    /// OpenID Connect Core section 3.1.2.1.
+    pub prompt: Option<String>,
+}
 
 /// How far a login is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +98,20 @@ pub struct Attempt {
     pub account: AccountName,
     /// Seconds since the Unix epoch.
     pub expires: u64,
+    pub options: LoginOptions,
+    gate: Arc<Gate>,
     view: watch::Sender<AttemptView>,
     cancel: CancellationToken,
 }
 
 impl Attempt {
-    pub(crate) fn new(account: AccountName, url: String, expires: u64) -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(
+        account: AccountName,
+        url: String,
+        expires: u64,
+        options: LoginOptions,
+        gate: Arc<Gate>,
+    ) -> Result<Self, getrandom::Error> {
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random)?;
         let id = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -83,7 +122,8 @@ impl Attempt {
             error: String::new(),
             error_message: String::new(),
         };
-        Ok(Self { id, account, expires, view: watch::Sender::new(view), cancel: CancellationToken::new() })
+        let (view, cancel) = (watch::Sender::new(view), CancellationToken::new());
+        Ok(Self { id, account, expires, options, gate, view, cancel })
     }
 
     #[must_use]
@@ -99,6 +139,18 @@ impl Attempt {
     #[must_use]
     pub fn is_pending(&self) -> bool {
         !self.view.borrow().state.is_over()
+    }
+
+    /// Takes the address on which the browser ended; the same checks as for the listener.
+    ///
+    /// # Errors
+    /// Why it is not this login's; then the login goes on.
+    pub fn complete(&self, address: &str) -> Result<(), &'static str> {
+        match self.gate.offer_url(address) {
+            Offer::Taken => Ok(()),
+            Offer::Stray(why) => Err(why),
+            Offer::AlreadyUsed => Err("the login has its answer already"),
+        }
     }
 
     /// Ends a pending attempt; an ended one stays as it is.

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use url::{Url, form_urlencoded};
 
 use super::text::clean;
-use crate::config::{IssPolicy, OAuthConfig};
+use crate::config::{IssPolicy, OAuthConfig, ResponseMode};
 use crate::secret::{AuthorizationCode, CodeVerifier, random_token};
 
 /// One login's request: everything that its response is checked against is in here.
@@ -16,9 +16,19 @@ pub struct AuthorizationRequest {
     pub redirect_uri: String,
     /// `None` with `pkce = false`.
     pub verifier: Option<CodeVerifier>,
+    /// With `openid` only: the ID token must repeat it.
+    pub nonce: Option<String>,
     state: String,
     iss: IssPolicy,
-    expected_iss: Option<String>,
+    issuer: Option<String>,
+}
+
+/// Where a login goes, and what its response is checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Front {
+    pub endpoint: Url,
+    pub iss: IssPolicy,
+    pub issuer: Option<String>,
 }
 
 /// What a request at the redirect URI means for the login.
@@ -40,10 +50,17 @@ impl AuthorizationRequest {
     ///
     /// # Errors
     /// When the operating system has no randomness.
-    pub fn new(config: &OAuthConfig, redirect_uri: String) -> Result<Self, getrandom::Error> {
+    pub fn new(
+        config: &OAuthConfig,
+        front: Front,
+        redirect_uri: String,
+        prompt: Option<&str>,
+    ) -> Result<Self, getrandom::Error> {
         let state = random_token()?;
         let verifier = if config.pkce { CodeVerifier::parse(random_token()?).ok() } else { None };
-        let mut url = config.authorization_endpoint.clone();
+        let openid = config.scopes.iter().any(|scope| scope == "openid");
+        let nonce = if openid { Some(random_token()?) } else { None };
+        let mut url = front.endpoint;
         {
             let mut query = url.query_pairs_mut();
             query
@@ -58,15 +75,21 @@ impl AuthorizationRequest {
                 let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose()));
                 query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
             }
-            if config.scopes.iter().any(|scope| scope == "openid") {
-                query.append_pair("nonce", &random_token()?);
+            if let Some(nonce) = &nonce {
+                query.append_pair("nonce", nonce);
             }
-            for (name, value) in &config.extra_params {
+            if config.response_mode == ResponseMode::FormPost {
+                query.append_pair("response_mode", "form_post");
+            }
+            if let Some(prompt) = prompt {
+                query.append_pair("prompt", prompt);
+            }
+            let ours = |name: &str| name == "prompt" && prompt.is_some();
+            for (name, value) in config.extra_params.iter().filter(|(name, _)| !ours(name)) {
                 query.append_pair(name, value);
             }
         }
-        let (iss, expected_iss) = (config.iss, config.expected_iss.clone());
-        Ok(Self { url, redirect_uri, verifier, state, iss, expected_iss })
+        Ok(Self { url, redirect_uri, verifier, nonce, state, iss: front.iss, issuer: front.issuer })
     }
 
     /// Reads the query of a request to the redirect URI. Unknown parameters are ignored; nothing
@@ -106,7 +129,7 @@ impl AuthorizationRequest {
 
     /// RFC 9207 section 2.4.
     fn iss_problem(&self, iss: Option<&str>) -> Option<&'static str> {
-        match (self.iss, iss, &self.expected_iss) {
+        match (self.iss, iss, &self.issuer) {
             (IssPolicy::Ignore, ..)
             | (IssPolicy::IfPresent, None, _)
             | (IssPolicy::IfPresent, Some(_), None) => None,
@@ -131,23 +154,28 @@ mod tests {
     use std::collections::{BTreeMap, HashMap};
 
     use super::*;
-    use crate::config::{ClientAuth, KeepAlive, LogoutEndpoint, RedirectUri, SecretSource, StoreKind};
+    use crate::config::{DiscoveredEndpoints, Endpoints, KeepAlive, RedirectUri, SecretSource, StoreKind};
 
     const ISSUER: &str = "https://sso.example/auth/realms/app";
 
     fn config(scopes: &[&str]) -> OAuthConfig {
         OAuthConfig {
             client_id: "my app".into(),
-            client_auth: ClientAuth::Post,
+            client_auth: None,
             client_secret: SecretSource::Store,
             scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
             redirect: RedirectUri::default(),
-            authorization_endpoint: Url::parse("https://sso.example/auth?kept=1").unwrap(),
-            token_endpoint: Url::parse("https://sso.example/token").unwrap(),
-            logout: LogoutEndpoint::None,
+            endpoints: Endpoints::Discovered(Box::new(DiscoveredEndpoints {
+                issuer: Url::parse(ISSUER).unwrap(),
+                authorization: None,
+                token: None,
+                revocation: None,
+                jwks: None,
+            })),
             profile: None,
-            iss: IssPolicy::IfPresent,
-            expected_iss: Some(ISSUER.into()),
+            iss: Some(IssPolicy::IfPresent),
+            issuer: Some(ISSUER.into()),
+            response_mode: ResponseMode::Query,
             pkce: true,
             extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
             keep_alive: KeepAlive::Always,
@@ -158,7 +186,12 @@ mod tests {
     }
 
     fn request(config: &OAuthConfig) -> AuthorizationRequest {
-        AuthorizationRequest::new(config, "http://127.0.0.1:8765/callback".into()).unwrap()
+        let front = Front {
+            endpoint: Url::parse("https://sso.example/auth?kept=1").unwrap(),
+            iss: config.iss.unwrap(),
+            issuer: config.issuer.clone(),
+        };
+        AuthorizationRequest::new(config, front, "http://127.0.0.1:8765/callback".into(), None).unwrap()
     }
 
     fn query(request: &AuthorizationRequest) -> HashMap<String, String> {
@@ -252,7 +285,7 @@ mod tests {
     /// G8.
     #[test]
     fn a_required_issuer_must_be_there() {
-        let request = request(&OAuthConfig { iss: IssPolicy::Required, ..config(&[]) });
+        let request = request(&OAuthConfig { iss: Some(IssPolicy::Required), ..config(&[]) });
         assert!(outcome(&request, "code=a&state=STATE").starts_with("failed invalid_issuer"));
     }
 

@@ -7,7 +7,7 @@ use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -68,6 +68,18 @@ impl Http {
         send(request.header(reqwest::header::AUTHORIZATION, secret_header(&bearer)?)).await
     }
 
+    /// Fetches a public document, or learns that the one with this entity tag still stands (304).
+    ///
+    /// # Errors
+    /// As [`Http::post_form`].
+    pub async fn get(&self, url: &Url, etag: Option<&str>) -> Result<HttpAnswer, ProviderError> {
+        let mut request = self.client().await?.get(url.clone()).timeout(CALL_TIMEOUT);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        send(request).await
+    }
+
     async fn client(&self) -> Result<&Client, ProviderError> {
         self.client.get_or_try_init(|| async { build(self.ca_file.as_deref()) }).await
     }
@@ -109,8 +121,10 @@ async fn send(request: RequestBuilder) -> Result<HttpAnswer, ProviderError> {
     let status = response.status().as_u16();
     let content_type = header(CONTENT_TYPE);
     let retry_after = header(RETRY_AFTER).as_deref().and_then(retry_after);
+    let date = header(DATE).as_deref().and_then(unix_seconds);
+    let etag = header(ETAG);
     let body = read_body(response).await?;
-    Ok(HttpAnswer { status, content_type, retry_after, body })
+    Ok(HttpAnswer { status, content_type, retry_after, date, etag, body })
 }
 
 async fn read_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
@@ -146,6 +160,11 @@ fn innermost(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     clean(&text.unwrap_or_else(|| "unknown cause".to_owned()))
+}
+
+fn unix_seconds(date: &str) -> Option<u64> {
+    let date = httpdate::parse_http_date(date).ok()?;
+    date.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), clamped to 1 s - 1 h.

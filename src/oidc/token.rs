@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error::{Class, ProviderError};
 use super::text::clean;
-use crate::secret::{AccessToken, RefreshToken};
+use crate::secret::{AccessToken, IdToken, RefreshToken};
 use crate::tokens::{Lifetime, TokenResponse};
 
 /// Lifetimes are cut to this: timers need no more.
@@ -17,6 +17,9 @@ pub struct HttpAnswer {
     pub status: u16,
     pub content_type: Option<String>,
     pub retry_after: Option<Duration>,
+    /// The provider's own clock (RFC 9110 section 6.6.1), in seconds since the Unix epoch.
+    pub date: Option<u64>,
+    pub etag: Option<String>,
     pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
@@ -104,6 +107,7 @@ pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> 
             other => other,
         },
         scope: scope(members.get("scope")),
+        id_token: string("id_token").and_then(|text| IdToken::parse(text).ok()),
     })
 }
 
@@ -200,6 +204,8 @@ mod tests {
             status,
             content_type: Some(content_type.to_owned()),
             retry_after: None,
+            date: None,
+            etag: None,
             body: body.to_vec().into(),
         }
     }

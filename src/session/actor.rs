@@ -11,17 +11,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::error::Error;
-use super::handle::{Command, Published, Request, SessionHandle, StartedLogin};
+use super::handle::{Command, Published, Request, SessionHandle};
+use super::login::Starting;
 use super::schedule::Jitter;
 use super::state::{Answer, Effect, Heirloom, Policy, RequestId, Session};
 use super::text;
 use crate::account::AccountName;
-use crate::clock::{Clock, Now};
+use crate::clock::Clock;
 use crate::config::OAuthConfig;
-use crate::login::loopback::Listener;
-use crate::login::{Attempt, LIFETIME, LoginState, code};
+use crate::login::{Attempt, LoginState};
 use crate::oidc::Provider;
-use crate::oidc::authorization::AuthorizationRequest;
+use crate::oidc::authorization::Front;
 use crate::oidc::error::ProviderError;
 use crate::secret::{ClientSecret, PersonalToken};
 use crate::store::{Item, ItemKind, Loaded, Store, StoreError};
@@ -75,6 +75,7 @@ pub fn spawn<P: Provider, S: Store>(parts: Parts<P, S>) -> SessionHandle {
         waiting: HashMap::new(),
         next_request: 0,
         login: None,
+        starting: None,
         tasks: JoinSet::new(),
         publisher,
     };
@@ -83,27 +84,30 @@ pub fn spawn<P: Provider, S: Store>(parts: Parts<P, S>) -> SessionHandle {
     handle
 }
 
-struct Actor<P, S> {
-    account: AccountName,
-    oauth: Option<(Arc<OAuthConfig>, Arc<P>)>,
-    store: Arc<S>,
-    clock: Clock,
-    dice: fn() -> f64,
-    session: Session,
+pub(super) struct Actor<P, S> {
+    pub(super) account: AccountName,
+    pub(super) oauth: Option<(Arc<OAuthConfig>, Arc<P>)>,
+    pub(super) store: Arc<S>,
+    pub(super) clock: Clock,
+    pub(super) dice: fn() -> f64,
+    pub(super) session: Session,
     /// For login tasks, which report back like anybody else.
-    handle: SessionHandle,
-    waiting: HashMap<RequestId, oneshot::Sender<Answer>>,
-    next_request: u64,
-    login: Option<Arc<Attempt>>,
-    tasks: JoinSet<Completion>,
-    publisher: watch::Sender<Published>,
+    pub(super) handle: SessionHandle,
+    pub(super) waiting: HashMap<RequestId, oneshot::Sender<Answer>>,
+    pub(super) next_request: u64,
+    pub(super) login: Option<Arc<Attempt>>,
+    pub(super) tasks: JoinSet<Completion>,
+    pub(super) publisher: watch::Sender<Published>,
+    pub(super) starting: Option<Starting>,
 }
 
-enum Completion {
+pub(super) enum Completion {
     Loaded(Result<Loaded, StoreError>),
     Refreshed(Result<TokenResponse, ProviderError>),
     Written(u64, Result<(), StoreError>),
     EndedAtProvider(bool),
+    /// Where a login goes.
+    Front(Result<Front, ProviderError>),
     ClientSecretSet(Result<Option<ClientSecret>, StoreError>, oneshot::Sender<Result<(), Error>>),
     PersonalTokenSet(Result<Option<PersonalToken>, StoreError>, oneshot::Sender<Result<(), Error>>),
     LoginOver,
@@ -175,17 +179,14 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     Request::Logout => self.session.logout(id, &now),
                 }
             }
-            Command::LoggedIn(tokens, reply) => {
+            Command::LoggedIn(granted, reply) => {
                 let id = self.park(reply);
-                let (response, subject, asked) = *tokens;
-                self.session.logged_in(id, response, subject, &asked, &now, self.jitter())
+                let (granted, asked) = *granted;
+                self.session.logged_in(id, granted, &asked, &now, self.jitter())
             }
             Command::LoginFailed(error) => self.session.login_failed(&error, &now),
-            Command::Login(reply) => {
-                let started = self.start_login(&now);
-                // The attempt is announced before anybody is told of it.
-                self.publish();
-                let _ = reply.send(started);
+            Command::Login(options, reply) => {
+                self.log_in(options, reply);
                 Vec::new()
             }
             Command::LoginSecret(reply) => {
@@ -263,6 +264,10 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 let _ = reply.send(Err(text::not_stored(account, &error)));
                 Vec::new()
             }
+            Ok(Completion::Front(front)) => {
+                self.front_known(front, &now);
+                Vec::new()
+            }
             Ok(Completion::LoginOver) => {
                 self.login = self.login.take().filter(|attempt| attempt.is_pending());
                 Vec::new()
@@ -304,7 +309,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     let provider = Arc::clone(provider);
                     self.tasks.spawn(async move {
                         Completion::Refreshed(
-                            provider.refresh(order.refresh_token, order.client_secret).await,
+                            provider.refresh(order.refresh_token, order.client_secret, order.sub).await,
                         )
                     });
                 }
@@ -319,58 +324,6 @@ impl<P: Provider, S: Store> Actor<P, S> {
         }
     }
 
-    fn start_login(&mut self, now: &Now) -> Result<StartedLogin, Error> {
-        if let Some(attempt) = self.login.as_ref().filter(|attempt| attempt.is_pending()) {
-            return Ok(StartedLogin { attempt: Arc::clone(attempt), joined: true });
-        }
-        let account = self.account.as_str();
-        let Some((config, provider)) = &self.oauth else {
-            return Err(Error::InvalidArgument(text::personal_has_no_login(account)));
-        };
-        match self.session.login_secret() {
-            Err(error @ Error::NotConfigured(_)) => return Err(error),
-            // A login is the user's own act, so the keyring may ask.
-            Err(_) => {
-                let store = Arc::clone(&self.store);
-                self.tasks.spawn(async move {
-                    let _ = store.unlock().await;
-                    Completion::Nothing
-                });
-            }
-            Ok(_) => {}
-        }
-        let failed = |why: String| Error::LoginFailed(text::login_not_started(account, &why));
-        let listener = Listener::bind(&config.redirect)
-            .map_err(|error| failed(text::no_listener(&config.redirect, &error)))?;
-        let random = |error: getrandom::Error| failed(error.to_string());
-        let request = AuthorizationRequest::new(config, listener.redirect_uri()).map_err(random)?;
-        let request = Arc::new(request);
-        let expires = now.wall_seconds_at(now.boot.after(LIFETIME));
-        let attempt = Attempt::new(self.account.clone(), request.url.to_string(), expires).map_err(random)?;
-        let attempt = Arc::new(attempt);
-        let callback = listener.serve(Arc::clone(&request));
-        tracing::info!(account, "login started");
-        self.login = Some(Arc::clone(&attempt));
-        let drive = code::run(
-            Arc::clone(&attempt),
-            request,
-            callback,
-            Arc::clone(provider),
-            self.handle.clone(),
-            self.clock.clone(),
-        );
-        let over = Arc::clone(&attempt);
-        self.tasks.spawn(async move {
-            over.ended().await;
-            Completion::LoginOver
-        });
-        self.tasks.spawn(async move {
-            drive.await;
-            Completion::Nothing
-        });
-        Ok(StartedLogin { attempt, joined: false })
-    }
-
     fn park(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);
@@ -382,7 +335,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
         Jitter((self.dice)())
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let view = self.session.view(&self.clock.now());
         self.publisher.send_if_modified(|published| {
             let login = self.login.as_ref().map(|attempt| &attempt.id);

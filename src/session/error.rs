@@ -25,4 +25,6 @@ pub enum Error {
     Timeout(String),
     #[error("{0}")]
     InvalidArgument(String),
+    #[error("{0}")]
+    InvalidOption(String),
 }

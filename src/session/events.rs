@@ -17,7 +17,7 @@ use crate::clock::Now;
 use crate::oidc::error::{Class, ProviderError};
 use crate::secret::{ClientSecret, PersonalToken};
 use crate::store::{Loaded, SessionRecord, StoreError};
-use crate::tokens::TokenResponse;
+use crate::tokens::{Granted, TokenResponse};
 
 /// Every caller has an answer after this.
 pub const CALLER_BUDGET: Duration = Duration::from_secs(15);
@@ -286,17 +286,27 @@ impl Session {
     }
 
     /// A login succeeded; the request is answered once the session is saved, or after two seconds.
+    /// Another user's login is never merged into the account: its tokens are given back (H11).
     pub(super) fn logged_in(
         &mut self,
         id: RequestId,
-        response: TokenResponse,
-        subject: String,
+        granted: Granted,
         asked: &Asked,
         now: &Now,
         jitter: Jitter,
     ) -> Vec<Effect> {
-        let mut live = Live::from_login(response, asked, &self.policy.scope, jitter);
-        live.subject = subject;
+        let old = self.live.as_ref().filter(|live| !live.sub.is_empty() && !granted.sub.is_empty());
+        if let Some(old) = old.filter(|live| live.sub != granted.sub) {
+            let text = text::other_user(&self.policy.account, &old.subject, &granted.subject);
+            let mut effects = vec![Effect::Answer(id, Err(Error::LoginFailed(text)))];
+            if let Some(refresh_token) = granted.tokens.refresh_token {
+                effects.push(Effect::EndSession { refresh_token, client_secret: self.client_secret.clone() });
+            }
+            return effects;
+        }
+        let mut live = Live::from_login(granted.tokens, asked, &self.policy.scope, jitter);
+        live.subject = granted.subject;
+        live.sub = granted.sub;
         self.live = Some(live);
         self.generation += 1;
         self.ended = None;

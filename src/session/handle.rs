@@ -9,10 +9,10 @@ use super::live::Asked;
 use super::state::{Answer, Heirloom, Reply, TokenOptions, TokenReply};
 use super::view::View;
 use crate::account::AccountName;
-use crate::login::Attempt;
+use crate::login::{Attempt, LoginOptions};
 use crate::oidc::error::ProviderError;
 use crate::secret::{ClientSecret, PersonalToken};
-use crate::tokens::TokenResponse;
+use crate::tokens::Granted;
 /// What others may see of an account.
 #[derive(Clone)]
 pub struct Published {
@@ -29,9 +29,9 @@ pub struct StartedLogin {
 
 pub(super) enum Command {
     Ask(Request, oneshot::Sender<Answer>),
-    LoggedIn(Box<(TokenResponse, String, Asked)>, oneshot::Sender<Answer>),
+    LoggedIn(Box<(Granted, Asked)>, oneshot::Sender<Answer>),
     LoginFailed(ProviderError),
-    Login(oneshot::Sender<Result<StartedLogin, Error>>),
+    Login(LoginOptions, oneshot::Sender<Result<StartedLogin, Error>>),
     LoginSecret(oneshot::Sender<Result<Option<ClientSecret>, Error>>),
     SetClientSecret(Option<ClientSecret>, oneshot::Sender<Result<(), Error>>),
     SetPersonalToken(Option<PersonalToken>, oneshot::Sender<Result<(), Error>>),
@@ -98,9 +98,10 @@ impl SessionHandle {
     /// Starts a login, or joins the pending one.
     ///
     /// # Errors
-    /// When the account cannot log in, or no listener can be bound.
-    pub async fn login(&self) -> Result<StartedLogin, Error> {
-        self.command(Command::Login).await?
+    /// When the account cannot log in, its provider cannot be found or no listener can be bound; or
+    /// when a login with other options is pending.
+    pub async fn login(&self, options: LoginOptions) -> Result<StartedLogin, Error> {
+        self.command(|reply| Command::Login(options, reply)).await?
     }
 
     /// Stores a client secret, or removes it.
@@ -139,14 +140,8 @@ impl SessionHandle {
         self.command(Command::Stop).await.ok()
     }
 
-    pub(crate) async fn logged_in(
-        &self,
-        response: TokenResponse,
-        subject: String,
-        asked: Asked,
-    ) -> Result<bool, Error> {
-        let answer =
-            self.command(|reply| Command::LoggedIn(Box::new((response, subject, asked)), reply)).await?;
+    pub(crate) async fn logged_in(&self, granted: Granted, asked: Asked) -> Result<bool, Error> {
+        let answer = self.command(|reply| Command::LoggedIn(Box::new((granted, asked)), reply)).await?;
         Ok(matches!(answer?, Reply::Flag(true)))
     }
 

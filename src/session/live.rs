@@ -20,6 +20,7 @@ pub(super) struct Live {
     pub(super) grant: Option<Grant>,
     pub(super) scope: String,
     pub(super) subject: String,
+    pub(super) sub: String,
     /// Just before the request that brought the tokens.
     pub(super) obtained: BootTime,
     pub(super) obtained_wall: u64,
@@ -78,6 +79,7 @@ impl Live {
             grant: None,
             scope: requested_scope.to_owned(),
             subject: String::new(),
+            sub: String::new(),
             obtained: asked.at,
             obtained_wall: asked.wall,
             lifetime: None,
@@ -111,6 +113,7 @@ impl Live {
             grant: None,
             scope: record.scope.clone(),
             subject: record.subject.clone(),
+            sub: record.sub.clone(),
             obtained,
             obtained_wall: record.obtained_at,
             lifetime,

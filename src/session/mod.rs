@@ -7,6 +7,7 @@ pub mod error;
 mod events;
 mod handle;
 mod live;
+mod login;
 mod schedule;
 mod settle;
 mod state;

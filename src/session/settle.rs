@@ -84,7 +84,8 @@ impl Session {
             stretch,
             logout: false,
         });
-        Some(Effect::Refresh(RefreshOrder { refresh_token, client_secret: self.client_secret.clone() }))
+        let sub = self.live.as_ref().map(|live| live.sub.clone()).unwrap_or_default();
+        Some(Effect::Refresh(RefreshOrder { refresh_token, client_secret: self.client_secret.clone(), sub }))
     }
 
     fn start_write(&mut self, now: &Now) -> Option<Effect> {
@@ -100,6 +101,7 @@ impl Session {
                 client_id: self.policy.client_id.clone(),
                 scope: live.scope.clone(),
                 subject: live.subject.clone(),
+                sub: live.sub.clone(),
                 obtained_at: live.obtained_wall,
                 obtained_boot: live.obtained.since_boot().as_secs(),
                 boot_id: self.policy.boot_id.clone(),

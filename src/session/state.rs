@@ -94,6 +94,8 @@ pub(super) enum Effect {
 pub(super) struct RefreshOrder {
     pub refresh_token: RefreshToken,
     pub client_secret: Option<ClientSecret>,
+    /// Whose session it is; empty when that is not known.
+    pub sub: String,
 }
 
 pub(super) enum StoreState {

@@ -15,7 +15,7 @@ use crate::config::KeepAlive;
 use crate::oidc::error::{Class, ProviderError};
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
 use crate::store::{Loaded, SessionRecord, StoreError};
-use crate::tokens::{Lifetime, TokenResponse};
+use crate::tokens::{Granted, Lifetime, TokenResponse};
 
 const J: Jitter = Jitter(0.5);
 
@@ -54,6 +54,8 @@ struct Rig {
     hold_writes: bool,
     loads: u32,
     ends: Vec<RefreshToken>,
+    /// Who logs in next.
+    sub: &'static str,
 }
 
 impl Rig {
@@ -73,6 +75,7 @@ impl Rig {
             hold_writes: false,
             loads: 0,
             ends: Vec::new(),
+            sub: "u1",
         };
         rig.take(effects);
         rig
@@ -94,7 +97,8 @@ impl Rig {
         let response = self.response(access, refresh);
         let id = self.id();
         let asked = Asked::at(&self.now);
-        let effects = self.session.logged_in(id, response, "ayu".into(), &asked, &self.now, J);
+        let granted = Granted { tokens: response, sub: self.sub.to_owned(), subject: "ayu".into() };
+        let effects = self.session.logged_in(id, granted, &asked, &self.now, J);
         self.take(effects);
         id.0
     }
@@ -108,6 +112,7 @@ impl Rig {
             refresh_token: Some(RefreshToken::parse(format!("canary-r{}", self.issued)).unwrap()),
             refresh_expires_in: lifetime(refresh),
             scope: None,
+            id_token: None,
         }
     }
 
@@ -268,6 +273,7 @@ fn secret_only() -> Loaded {
 
 fn stored(refresh_token: &str, sequence: u64) -> Loaded {
     let session = Some(SessionRecord {
+        sub: String::new(),
         refresh_token: RefreshToken::parse(refresh_token).unwrap(),
         issuer: "https://id.example".into(),
         client_id: "app".into(),
@@ -533,6 +539,23 @@ fn a_client_refused_at_login_is_said_until_something_changes() {
     let mut rig = Rig::logged_in();
     let effects = rig.session.login_failed(&refused, &rig.now);
     rig.take(effects);
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
+/// H11: the account stays whose it is, and the stranger's tokens are given back.
+#[test]
+fn another_users_login_is_never_merged_into_the_account() {
+    let mut rig = Rig::logged_in();
+    rig.sub = "u2";
+    let login = rig.log_in(300, 1800);
+    let Err(Error::LoginFailed(text)) = &rig.answers[&login] else { panic!("merged") };
+    assert!(text.ends_with("run: bearerctl logout chaster"), "{text}");
+    assert_eq!(rig.ends.len(), 1);
+    let id = rig.get();
+    assert_eq!(rig.token(id), "canary-a1");
+
+    rig.logout();
+    rig.log_in(300, 1800);
     assert_eq!(rig.state(), AccountState::Ready);
 }
 

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::error::Error;
 use crate::clock::BootTime;
-use crate::config::RedirectUri;
+use crate::config::Loopback;
 use crate::oidc::error::{Class, ProviderError};
 use crate::store::StoreError;
 
@@ -26,6 +26,12 @@ pub(super) fn not_logged_in(account: &str) -> String {
 
 pub(super) fn login_again(account: &str, why: &str) -> String {
     format!("the session of {account:?} is over: {why}; run: bearerctl login {account}")
+}
+
+pub(super) fn other_user(account: &str, old: &str, new: &str) -> String {
+    format!(
+        "you logged in as {new}, but {account:?} is {old}; to change that run: bearerctl logout {account}"
+    )
 }
 
 pub(super) fn no_refresh_token(account: &str) -> String {
@@ -128,7 +134,17 @@ pub(super) fn login_not_started(account: &str, why: &str) -> String {
     format!("the login to {account:?} could not start: {why}; then run: bearerctl login {account}")
 }
 
-pub(super) fn no_listener(redirect: &RedirectUri, error: &std::io::Error) -> String {
+pub(super) fn other_login(account: &str) -> String {
+    format!("a login to {account:?} with other options is pending; finish or cancel it first")
+}
+
+pub(super) fn only_paste(account: &str) -> String {
+    format!(
+        "the browser of {account:?} ends on a page elsewhere, so its address must be pasted; run: bearerctl login {account} --paste"
+    )
+}
+
+pub(super) fn no_listener(redirect: &Loopback, error: &std::io::Error) -> String {
     match redirect.port {
         Some(port) => {
             format!("port {port} of redirect_uri cannot be used ({error}); free it or configure another")

@@ -19,6 +19,8 @@ pub struct SessionRecord {
     pub scope: String,
     /// Who is logged in, for people; empty when the provider did not say.
     pub subject: String,
+    /// The issuer's identifier of that user; empty without an ID token.
+    pub sub: String,
     /// When the tokens were asked for, in seconds since the Unix epoch.
     pub obtained_at: u64,
     /// The same moment in seconds since the boot named by `boot_id`.
@@ -102,6 +104,8 @@ struct Wire<'a> {
     scope: std::borrow::Cow<'a, str>,
     #[serde(default)]
     subject: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    sub: std::borrow::Cow<'a, str>,
     obtained_at: u64,
     #[serde(default)]
     obtained_boot: u64,
@@ -131,6 +135,7 @@ impl SessionRecord {
             client_id: self.client_id.as_str().into(),
             scope: self.scope.as_str().into(),
             subject: self.subject.as_str().into(),
+            sub: self.sub.as_str().into(),
             obtained_at: self.obtained_at,
             obtained_boot: self.obtained_boot,
             boot_id: self.boot_id.as_str().into(),
@@ -157,6 +162,7 @@ impl SessionRecord {
             client_id: wire.client_id.into_owned(),
             scope: wire.scope.into_owned(),
             subject: wire.subject.into_owned(),
+            sub: wire.sub.into_owned(),
             obtained_at: wire.obtained_at,
             obtained_boot: wire.obtained_boot,
             boot_id: wire.boot_id.into_owned(),
@@ -180,6 +186,7 @@ mod tests {
             client_id: "app".into(),
             scope: scope.into(),
             subject: subject.into(),
+            sub: "u1".into(),
             obtained_at: 1_790_000_000,
             obtained_boot: 77,
             boot_id: "b".into(),

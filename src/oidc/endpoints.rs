@@ -1,0 +1,219 @@
+//! Where a provider is: from the configuration, or from its metadata, fetched when needed and kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::discovery::{self, Metadata};
+use super::error::{Class, ProviderError};
+use super::http::Http;
+use crate::clock::{BootTime, Clock};
+use crate::config::{self, ClientAuth, DiscoveredEndpoints, IssPolicy, LogoutEndpoint, OAuthConfig};
+
+/// Metadata is asked for again after this; until it is there, the old one serves.
+const METADATA_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Keys are not fetched more often than this, whatever key a token names.
+const KEYS_REST: Duration = Duration::from_secs(60);
+const KEYCLOAK_TOKEN: &str = "/protocol/openid-connect/token";
+
+/// Everything that a session needs to know of its provider.
+#[derive(Clone)]
+pub(super) struct Endpoints {
+    pub(super) authorization: Url,
+    pub(super) token: Url,
+    pub(super) logout: LogoutEndpoint,
+    pub(super) jwks: Option<Url>,
+    pub(super) userinfo: Option<Url>,
+    pub(super) client_auth: ClientAuth,
+    pub(super) iss: IssPolicy,
+}
+
+pub(super) struct Resolver {
+    config: Arc<OAuthConfig>,
+    http: Arc<Http>,
+    clock: Clock,
+    /// One fetch at a time.
+    metadata: Mutex<Option<Known>>,
+    keys: Mutex<Option<Keys>>,
+}
+
+struct Known {
+    metadata: Metadata,
+    etag: Option<String>,
+    fetched: BootTime,
+}
+
+struct Keys {
+    set: Arc<JwkSet>,
+    /// When an unknown key made us fetch them again.
+    fetched_again: Option<BootTime>,
+}
+
+impl Resolver {
+    pub(super) fn new(config: Arc<OAuthConfig>, http: Arc<Http>, clock: Clock) -> Self {
+        Self { config, http, clock, metadata: Mutex::default(), keys: Mutex::default() }
+    }
+
+    /// The endpoints, discovered if they are not configured.
+    ///
+    /// # Errors
+    /// When the metadata is needed and cannot be had.
+    pub(super) async fn endpoints(&self) -> Result<Endpoints, ProviderError> {
+        match &self.config.endpoints {
+            config::Endpoints::Explicit(explicit) => Ok(Endpoints {
+                authorization: explicit.authorization.clone(),
+                token: explicit.token.clone(),
+                logout: explicit.logout.clone(),
+                jwks: explicit.jwks.clone(),
+                userinfo: explicit.userinfo.clone(),
+                client_auth: self.config.client_auth.unwrap_or(ClientAuth::Basic),
+                iss: self.config.iss.unwrap_or(IssPolicy::IfPresent),
+            }),
+            config::Endpoints::Discovered(discovered) => {
+                let DiscoveredEndpoints { issuer, authorization, token, revocation, jwks } =
+                    discovered.as_ref();
+                let metadata = self.metadata(issuer, token.is_some()).await?;
+                let token = token.clone().unwrap_or(metadata.token_endpoint);
+                let keycloak = token.as_str().strip_suffix(KEYCLOAK_TOKEN).is_some();
+                let logout = match (revocation, metadata.end_session_endpoint, metadata.revocation_endpoint) {
+                    (Some(url), ..) => LogoutEndpoint::Revocation(url.clone()),
+                    // Its revocation ends the client's part of the session only.
+                    (None, Some(url), _) if keycloak => LogoutEndpoint::Keycloak(url),
+                    (None, _, Some(url)) => LogoutEndpoint::Revocation(url),
+                    (None, _, None) => LogoutEndpoint::None,
+                };
+                let sends_iss = if metadata.sends_iss { IssPolicy::Required } else { IssPolicy::IfPresent };
+                Ok(Endpoints {
+                    authorization: authorization.clone().unwrap_or(metadata.authorization_endpoint),
+                    token,
+                    logout,
+                    jwks: jwks.clone().or(metadata.jwks_uri),
+                    userinfo: metadata.userinfo_endpoint,
+                    client_auth: self
+                        .config
+                        .client_auth
+                        .or(metadata.client_auth)
+                        .unwrap_or(ClientAuth::Basic),
+                    iss: self.config.iss.unwrap_or(sends_iss),
+                })
+            }
+        }
+    }
+
+    async fn metadata(&self, issuer: &Url, token_is_pinned: bool) -> Result<Metadata, ProviderError> {
+        let mut known = self.metadata.lock().await;
+        let now = self.clock.now().boot;
+        if let Some(known) = known.as_ref().filter(|known| now.since(known.fetched) < METADATA_LIFE) {
+            return Ok(known.metadata.clone());
+        }
+        let fetched = self.fetch(issuer, known.as_ref()).await;
+        match (fetched, known.as_mut()) {
+            (Ok(None), Some(known)) => {
+                known.fetched = now;
+                Ok(known.metadata.clone())
+            }
+            (Ok(None), None) => Err(ProviderError::new(Class::Malformed, "the provider's metadata is empty")),
+            (Ok(Some((new, _))), Some(old))
+                if !token_is_pinned && !same_host(&new.token_endpoint, &old.metadata.token_endpoint) =>
+            {
+                tracing::error!(
+                    host = new.token_endpoint.host_str(),
+                    "the provider's metadata names a token endpoint on another host than before; it is not used; \
+                     to use it, set token_endpoint"
+                );
+                old.fetched = now;
+                Ok(old.metadata.clone())
+            }
+            (Ok(Some((metadata, etag))), _) => {
+                *known = Some(Known { metadata: metadata.clone(), etag, fetched: now });
+                Ok(metadata)
+            }
+            // A provider that restarts answers nonsense for a while: what was true still is.
+            (Err(error), Some(known)) => {
+                tracing::warn!(%error, "the provider's metadata could not be read again; the old one serves");
+                Ok(known.metadata.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// New metadata, or `None` when the known one still stands.
+    async fn fetch(
+        &self,
+        issuer: &Url,
+        known: Option<&Known>,
+    ) -> Result<Option<(Metadata, Option<String>)>, ProviderError> {
+        let name = self.config.issuer.as_deref().unwrap_or(issuer.as_str());
+        let etag = known.and_then(|known| known.etag.as_deref());
+        let mut problem = None;
+        for location in discovery::locations(issuer) {
+            let answer = self.http.get(&location, etag).await.map_err(unspent)?;
+            match answer.status {
+                304 if etag.is_some() => return Ok(None),
+                200 => match discovery::read(&answer.body, name) {
+                    Ok(metadata) => return Ok(Some((metadata, answer.etag))),
+                    Err(why) => problem = Some(why),
+                },
+                status => {
+                    problem
+                        .get_or_insert(format!("the provider's metadata is answered with status {status}"));
+                }
+            }
+        }
+        let why = problem.unwrap_or_else(|| "the provider has no metadata".to_owned());
+        Err(ProviderError::new(Class::Malformed, format!("{why}; check `issuer`")))
+    }
+
+    /// The provider's keys, from memory if they were fetched before.
+    pub(super) async fn keys(&self, endpoints: &Endpoints) -> Result<Arc<JwkSet>, ProviderError> {
+        let mut keys = self.keys.lock().await;
+        if let Some(keys) = keys.as_ref() {
+            return Ok(Arc::clone(&keys.set));
+        }
+        let set = self.fetch_keys(endpoints).await?;
+        *keys = Some(Keys { set: Arc::clone(&set), fetched_again: None });
+        Ok(set)
+    }
+
+    /// The keys fetched again; `None` when that was done a moment ago. The old ones stay when it fails.
+    pub(super) async fn newer_keys(
+        &self,
+        endpoints: &Endpoints,
+    ) -> Result<Option<Arc<JwkSet>>, ProviderError> {
+        let mut keys = self.keys.lock().await;
+        let now = self.clock.now().boot;
+        let last = keys.as_ref().and_then(|keys| keys.fetched_again);
+        if last.is_some_and(|last| now.since(last) < KEYS_REST) {
+            return Ok(None);
+        }
+        let set = self.fetch_keys(endpoints).await?;
+        *keys = Some(Keys { set: Arc::clone(&set), fetched_again: Some(now) });
+        Ok(Some(set))
+    }
+
+    async fn fetch_keys(&self, endpoints: &Endpoints) -> Result<Arc<JwkSet>, ProviderError> {
+        let Some(url) = &endpoints.jwks else {
+            return Err(ProviderError::new(Class::Malformed, "the provider names no keys; set `jwks_uri`"));
+        };
+        let answer = self.http.get(url, None).await.map_err(unspent)?;
+        let set = serde_json::from_slice::<JwkSet>(&answer.body).ok().filter(|_| answer.status == 200);
+        let set =
+            set.ok_or_else(|| ProviderError::new(Class::Malformed, "the provider's keys cannot be read"))?;
+        Ok(Arc::new(set))
+    }
+}
+
+/// A lost answer here has spent nothing.
+fn unspent(error: ProviderError) -> ProviderError {
+    match error.class {
+        Class::Ambiguous => ProviderError { class: Class::Unreachable, ..error },
+        _ => error,
+    }
+}
+
+fn same_host(one: &Url, other: &Url) -> bool {
+    one.host_str() == other.host_str()
+}

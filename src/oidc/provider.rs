@@ -1,0 +1,287 @@
+//! An OAuth provider over HTTP.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
+
+use super::authorization::Front;
+use super::endpoints::{Endpoints, Resolver};
+use super::error::{Class, ProviderError};
+use super::http::{self, Http};
+use super::id_token::{self, Expected, Identity};
+use super::{CodeExchange, Provider, text, token};
+use crate::clock::Clock;
+use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
+use crate::secret::{AccessToken, ClientSecret, IdToken, RefreshToken};
+use crate::tokens::{Granted, TokenResponse};
+
+/// A provider as an account's configuration and its own metadata describe it.
+pub struct OAuthProvider {
+    config: Arc<OAuthConfig>,
+    http: Arc<Http>,
+    clock: Clock,
+    resolver: Resolver,
+}
+
+impl OAuthProvider {
+    #[must_use]
+    pub fn new(config: Arc<OAuthConfig>, http: Arc<Http>, clock: Clock) -> Self {
+        let resolver = Resolver::new(Arc::clone(&config), Arc::clone(&http), clock.clone());
+        Self { config, http, clock, resolver }
+    }
+
+    /// Posts with the client's authentication (RFC 6749 section 2.3.1): exactly one.
+    async fn post(
+        &self,
+        endpoints: &Endpoints,
+        url: &Url,
+        mut form: Vec<(&str, &str)>,
+        stored_secret: Option<ClientSecret>,
+        timeout: std::time::Duration,
+    ) -> Result<token::HttpAnswer, ProviderError> {
+        let auth = endpoints.client_auth;
+        let secret = if auth == ClientAuth::None { None } else { self.client_secret(stored_secret).await? };
+        let client_id = self.config.client_id.as_str();
+        let basic = match (auth, &secret) {
+            (ClientAuth::Basic, Some(secret)) => Some(basic(client_id, secret.expose())),
+            (ClientAuth::Post, Some(secret)) => {
+                form.extend([("client_id", client_id), ("client_secret", secret.expose())]);
+                None
+            }
+            (ClientAuth::None, _) | (_, None) => {
+                form.push(("client_id", client_id));
+                None
+            }
+        };
+        self.http.post_form(url, basic.as_ref().map(|basic| basic.as_str()), &form, timeout).await
+    }
+
+    async fn client_secret(
+        &self,
+        stored: Option<ClientSecret>,
+    ) -> Result<Option<ClientSecret>, ProviderError> {
+        match &self.config.client_secret {
+            SecretSource::Store => Ok(stored),
+            SecretSource::Inline(secret) => Ok(Some(secret.clone())),
+            SecretSource::File(path) => {
+                let refused = |why: String| {
+                    ProviderError::new(
+                        Class::Refused,
+                        format!("client_secret_file {}: {why}", path.display()),
+                    )
+                };
+                let text =
+                    tokio::fs::read_to_string(path).await.map_err(|error| refused(error.to_string()))?;
+                let text = Zeroizing::new(text);
+                ClientSecret::from_pasted(&text).map(Some).map_err(|error| refused(error.to_string()))
+            }
+        }
+    }
+
+    /// Checks the ID token of a login. Without `openid` there is nothing that it could be held against.
+    async fn identity(
+        &self,
+        endpoints: &Endpoints,
+        tokens: &TokenResponse,
+        nonce: Option<&str>,
+        date: Option<u64>,
+    ) -> Result<Option<Identity>, ProviderError> {
+        let (Some(nonce), Some(issuer)) = (nonce, &self.config.issuer) else { return Ok(None) };
+        let bad = |why: String| ProviderError::new(Class::Malformed, why);
+        let Some(id_token) = &tokens.id_token else {
+            return Err(bad("the provider sent no ID token, though `scopes` asks for openid".into()));
+        };
+        let expected = Expected {
+            issuer,
+            client_id: &self.config.client_id,
+            nonce,
+            access_token: tokens.access_token.expose(),
+            now: date.unwrap_or_else(|| self.clock.now().wall.as_secs()),
+        };
+        self.verify(endpoints, id_token, &expected).await.map(Some)
+    }
+
+    async fn verify(
+        &self,
+        endpoints: &Endpoints,
+        id_token: &IdToken,
+        expected: &Expected<'_>,
+    ) -> Result<Identity, ProviderError> {
+        let bad = |problem: id_token::Problem| ProviderError::new(Class::Malformed, problem.to_string());
+        let keys = self.resolver.keys(endpoints).await?;
+        match id_token::verify(id_token.expose(), &keys, expected) {
+            Err(id_token::Problem::UnknownKey) => match self.resolver.newer_keys(endpoints).await? {
+                Some(newer) => id_token::verify(id_token.expose(), &newer, expected).map_err(bad),
+                None => Err(bad(id_token::Problem::UnknownKey)),
+            },
+            verdict => verdict.map_err(bad),
+        }
+    }
+
+    /// Who it is, for people: the configured profile, else the ID token, else userinfo.
+    async fn name(&self, endpoints: &Endpoints, token: &AccessToken, identity: Option<&Identity>) -> String {
+        if let Some(profile) = &self.config.profile
+            && let Some(document) = self.document(&profile.url, token).await
+        {
+            return name_in(&document, profile);
+        }
+        let Some(identity) = identity else { return String::new() };
+        if identity.named {
+            return identity.name.clone();
+        }
+        let Some(userinfo) = &endpoints.userinfo else { return identity.name.clone() };
+        let document = self.document(userinfo, token).await.unwrap_or_default();
+        // Another user's document is worse than none (OpenID Connect Core section 5.3.2).
+        if document.get("sub").and_then(serde_json::Value::as_str) != Some(&identity.sub) {
+            tracing::warn!("userinfo names no user or another one than the ID token; not used");
+            return identity.name.clone();
+        }
+        let names = ["preferred_username", "email", "name"];
+        let mut names = names.iter().filter_map(|name| document.get(name)?.as_str()).map(text::clean);
+        names.find(|name| !name.is_empty()).unwrap_or_else(|| identity.name.clone())
+    }
+
+    async fn document(&self, url: &Url, access_token: &AccessToken) -> Option<serde_json::Value> {
+        match self.http.get_with_bearer(url, access_token.expose()).await {
+            Ok(answer) if answer.status == 200 => serde_json::from_slice(&answer.body).ok(),
+            Ok(answer) => {
+                tracing::warn!(status = answer.status, "the profile could not be read");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the profile could not be read");
+                None
+            }
+        }
+    }
+}
+
+impl Provider for OAuthProvider {
+    async fn front(&self) -> Result<Front, ProviderError> {
+        let endpoints = self.resolver.endpoints().await?;
+        Ok(Front {
+            endpoint: endpoints.authorization.clone(),
+            iss: endpoints.iss,
+            issuer: self.config.issuer.clone(),
+        })
+    }
+
+    async fn exchange(
+        &self,
+        exchange: CodeExchange,
+        stored_secret: Option<ClientSecret>,
+    ) -> Result<Granted, ProviderError> {
+        let endpoints = self.resolver.endpoints().await?;
+        let mut form = vec![
+            ("grant_type", "authorization_code"),
+            ("code", exchange.code.expose()),
+            ("redirect_uri", exchange.redirect_uri.as_str()),
+        ];
+        if let Some(verifier) = &exchange.verifier {
+            form.push(("code_verifier", verifier.expose()));
+        }
+        let answer = self.post(&endpoints, &endpoints.token, form, stored_secret, http::CALL_TIMEOUT).await?;
+        let tokens = token::read_answer(&answer).map_err(|error| self.explain(error))?;
+        let identity = self.identity(&endpoints, &tokens, exchange.nonce.as_deref(), answer.date).await?;
+        let subject = self.name(&endpoints, &tokens.access_token, identity.as_ref()).await;
+        let sub = identity.map(|identity| identity.sub).unwrap_or_default();
+        Ok(Granted { tokens, sub, subject })
+    }
+
+    async fn refresh(
+        &self,
+        refresh_token: RefreshToken,
+        stored_secret: Option<ClientSecret>,
+        sub: String,
+    ) -> Result<TokenResponse, ProviderError> {
+        let endpoints = self.resolver.endpoints().await?;
+        let form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let answer =
+            self.post(&endpoints, &endpoints.token, form, stored_secret, http::REFRESH_TIMEOUT).await?;
+        let tokens = token::read_answer(&answer)?;
+        if let (Some(id_token), Some(issuer), false) = (&tokens.id_token, &self.config.issuer, sub.is_empty())
+        {
+            id_token::check_refreshed(id_token.expose(), issuer, &self.config.client_id, &sub).map_err(
+                |problem| {
+                    tracing::error!(%problem, "a refresh brought an ID token that is not this session's");
+                    ProviderError::new(Class::SessionOver, problem.to_string())
+                },
+            )?;
+        }
+        Ok(tokens)
+    }
+
+    async fn end_session(&self, refresh_token: RefreshToken, stored_secret: Option<ClientSecret>) -> bool {
+        let ended = async {
+            let endpoints = self.resolver.endpoints().await?;
+            let (url, form) = match &endpoints.logout {
+                LogoutEndpoint::None => return Ok(None),
+                LogoutEndpoint::Keycloak(url) => (url, vec![("refresh_token", refresh_token.expose())]),
+                LogoutEndpoint::Revocation(url) => {
+                    (url, vec![("token", refresh_token.expose()), ("token_type_hint", "refresh_token")])
+                }
+            };
+            self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await.map(Some)
+        };
+        match ended.await {
+            Ok(None) => false,
+            // Also for a token that it does not know (RFC 7009 section 2.2).
+            Ok(Some(answer)) if (200..300).contains(&answer.status) => true,
+            Ok(Some(answer)) => {
+                tracing::warn!(status = answer.status, "the provider did not end the session");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not tell the provider to end the session");
+                false
+            }
+        }
+    }
+}
+
+impl OAuthProvider {
+    /// What a refused exchange means for the configuration.
+    fn explain(&self, mut error: ProviderError) -> ProviderError {
+        let offline = self.config.scopes.iter().any(|scope| scope == "offline_access");
+        // Keycloak's code for it; the words change with its versions.
+        if offline && matches!(error.code.as_deref(), Some("not_allowed" | "invalid_scope")) {
+            error.message = format!(
+                "{} (offline_access is not granted to you or to this client; remove it from `scopes`)",
+                error.message
+            );
+        }
+        error
+    }
+}
+
+fn name_in(document: &serde_json::Value, profile: &Profile) -> String {
+    match document.pointer(&profile.name) {
+        Some(serde_json::Value::String(name)) => text::clean(name),
+        Some(serde_json::Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined and put into base64.
+fn basic(client_id: &str, secret: &str) -> Zeroizing<String> {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let joined = Zeroizing::new(format!("{}:{}", encode(client_id), encode(secret)));
+    Zeroizing::new(format!("Basic {}", STANDARD.encode(joined.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C3.
+    #[test]
+    fn basic_credentials_are_form_encoded_first() {
+        assert_eq!(
+            *basic("my app", "a+b%c:d é"),
+            format!("Basic {}", STANDARD.encode("my+app:a%2Bb%25c%3Ad+%C3%A9"))
+        );
+    }
+}
