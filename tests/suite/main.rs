@@ -4,6 +4,7 @@ mod cli;
 mod contract;
 mod lifecycle;
 mod login;
+mod oidc;
 mod refresh;
 mod store;
 mod support;

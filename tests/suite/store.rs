@@ -514,6 +514,7 @@ fn account() -> AccountName {
 
 fn record(token: &str, sequence: u64) -> SessionRecord {
     SessionRecord {
+        sub: String::new(),
         refresh_token: RefreshToken::parse(format!("canary-{token}")).unwrap(),
         issuer: "https://id.example".into(),
         client_id: "app".into(),

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use sessions::Sessions;
 
 mod fault;
+mod keys;
 mod page;
 mod server;
 mod sessions;
@@ -38,6 +39,10 @@ pub struct Settings {
     pub session_lifetime: Duration,
     /// Each refresh token can be used once.
     pub rotation: bool,
+    /// Members over those of the ID token (RFC 7396): for tokens that must be refused.
+    pub id_token: serde_json::Value,
+    /// Members over those of the metadata.
+    pub metadata: serde_json::Value,
     /// What is granted, whatever is asked for; `None`: what is asked for.
     pub granted_scope: Option<String>,
 }
@@ -51,6 +56,8 @@ impl Default for Settings {
             access_lifetime: Duration::from_secs(300),
             session_lifetime: Duration::from_secs(1800),
             rotation: true,
+            id_token: serde_json::Value::Null,
+            metadata: serde_json::Value::Null,
             granted_scope: None,
         }
     }
@@ -97,6 +104,7 @@ pub struct Provider {
 struct Shared {
     base: String,
     clock: Clock,
+    keys: Mutex<keys::Keys>,
     state: Mutex<State>,
     /// How many requests have come in; also moves when something is released.
     arrivals: watch::Sender<usize>,
@@ -132,6 +140,7 @@ impl Provider {
         let shared = Arc::new(Shared {
             base: format!("http://{address}"),
             clock: Clock::system()?,
+            keys: Mutex::new(keys::Keys::new().map_err(|_| io::Error::other("no key can be made"))?),
             state: Mutex::new(state),
             arrivals: watch::Sender::new(0),
             releases: watch::Sender::new(0),
@@ -178,6 +187,16 @@ impl Provider {
         if let Some(old) = old {
             old.abort();
         }
+        Ok(())
+    }
+
+    /// Signs with another key from now on; the old one is listed no more.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub fn rotate_keys(&self) -> io::Result<()> {
+        let keys = keys::Keys::new().map_err(|_| io::Error::other("no key can be made"))?;
+        *self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 

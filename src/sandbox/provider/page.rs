@@ -16,6 +16,21 @@ pub(super) fn consent(action: &str, pending: &str, user: &str, scope: &str) -> S
     )
 }
 
+/// Posts the response to the client's redirect URI (OAuth 2.0 Form Post Response Mode).
+pub(super) fn form_post(action: &str, parameters: &[(&str, &str)]) -> String {
+    let fields: Vec<String> = parameters
+        .iter()
+        .map(|(name, value)| format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escape(value)))
+        .collect();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Sandbox: back to the program</title></head>\n\
+         <body onload=\"document.forms[0].submit()\"><form method=\"post\" action=\"{}\">{}<button>Go on</button></form>\n\
+         </body></html>\n",
+        escape(action),
+        fields.concat()
+    )
+}
+
 /// Says what is wrong with an authorization request that must not be redirected (RFC 6749 section 4.1.2.1).
 pub(super) fn error(why: &str) -> String {
     format!(

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -67,6 +67,9 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
         (true, "/protocol/openid-connect/token") => token(shared, &seen).await,
         (true, "/protocol/openid-connect/logout") => Ok(end_session(shared, &seen, "refresh_token")),
         (true, "/protocol/openid-connect/revoke") => Ok(end_session(shared, &seen, "token")),
+        (false, "/protocol/openid-connect/certs") => Ok(keys(shared)),
+        (false, "/protocol/openid-connect/userinfo") => Ok(userinfo(shared, &seen)),
+        (false, "/.well-known/openid-configuration") => Ok(metadata(shared)),
         (false, "/auth/profile") => Ok(profile(shared, &seen)),
         _ => Ok(html(StatusCode::NOT_FOUND, page::error("Page not found"))),
     }
@@ -89,6 +92,9 @@ fn authorize(shared: &Shared, seen: &Seen) -> Answer {
         state: seen.parameter("state").to_owned(),
         scope: seen.parameter("scope").to_owned(),
         code_challenge: seen.parameter("code_challenge").to_owned(),
+        nonce: seen.parameter("nonce").to_owned(),
+        user: state.settings.user.clone(),
+        form_post: seen.parameter("response_mode") == "form_post",
     };
     let pkce = seen.parameter("code_challenge_method") == "S256" || authorization.code_challenge.is_empty();
     if seen.parameter("response_type") != "code" || !pkce {
@@ -120,6 +126,12 @@ fn consent(shared: &Shared, seen: &Seen) -> Answer {
 
 /// Sends the browser back, with `state` and with `iss` (RFC 9207).
 fn back(shared: &Shared, authorization: &Authorization, more: &[(&str, &str)]) -> Answer {
+    if authorization.form_post {
+        let issuer = shared.issuer();
+        let mut parameters = vec![("state", authorization.state.as_str()), ("iss", issuer.as_str())];
+        parameters.extend_from_slice(more);
+        return Ok(html(StatusCode::OK, page::form_post(&authorization.redirect_uri, &parameters)));
+    }
     let mut url = Url::parse(&authorization.redirect_uri).map_err(io::Error::other)?;
     url.query_pairs_mut()
         .append_pair("state", &authorization.state)
@@ -181,7 +193,19 @@ fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>)
         "refresh_token" => state.sessions.refresh(seen.parameter("refresh_token"), &settings, &now),
         _ => Err(("unsupported_grant_type", "Unsupported grant_type")),
     };
-    issued.map_or_else(|refusal| refused(StatusCode::BAD_REQUEST, refusal), |body| (StatusCode::OK, body))
+    let mut body = match issued {
+        Ok(body) => body,
+        Err(refusal) => return refused(StatusCode::BAD_REQUEST, refusal),
+    };
+    if let Some(login) = state.sessions.openid_login(&body) {
+        let keys = shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let (issuer, client, at) = (shared.issuer(), &settings.client_id, now.wall.as_secs());
+        match keys.id_token(&issuer, client, login, &body, at, &settings.id_token) {
+            Ok(id_token) => body.insert("id_token".to_owned(), id_token.into()),
+            Err(_) => return refused(StatusCode::INTERNAL_SERVER_ERROR, ("server_error", "no key")),
+        };
+    }
+    (StatusCode::OK, body)
 }
 
 fn refused(status: StatusCode, (code, description): Refusal) -> (StatusCode, Map<String, Value>) {
@@ -227,6 +251,46 @@ fn end_session(shared: &Shared, seen: &Seen, parameter: &str) -> Response<Body> 
     }
     state.sessions.end(seen.parameter(parameter));
     response(StatusCode::NO_CONTENT, "text/plain", Bytes::new())
+}
+
+/// OpenID Connect Discovery 1.0 section 3.
+fn metadata(shared: &Shared) -> Response<Body> {
+    let issuer = shared.issuer();
+    let endpoint = |name: &str| format!("{issuer}/protocol/openid-connect/{name}");
+    let document = json!({
+        "issuer": issuer,
+        "authorization_endpoint": endpoint("auth"),
+        "token_endpoint": endpoint("token"),
+        "end_session_endpoint": endpoint("logout"),
+        "revocation_endpoint": endpoint("revoke"),
+        "userinfo_endpoint": endpoint("userinfo"),
+        "jwks_uri": endpoint("certs"),
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "code_challenge_methods_supported": ["S256"],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query", "form_post"],
+        "authorization_response_iss_parameter_supported": true,
+    });
+    let mut document = document.as_object().cloned().unwrap_or_default();
+    fault::merge(&mut document, &shared.state().settings.metadata);
+    response(StatusCode::OK, "application/json", Value::Object(document).to_string().into())
+}
+
+fn keys(shared: &Shared) -> Response<Body> {
+    let keys = shared.keys.lock().unwrap_or_else(PoisonError::into_inner).set();
+    response(StatusCode::OK, "application/json", keys.to_string().into())
+}
+
+/// OpenID Connect Core section 5.3.
+fn userinfo(shared: &Shared, seen: &Seen) -> Response<Body> {
+    let token = seen.header(AUTHORIZATION.as_str()).strip_prefix("Bearer ").unwrap_or_default();
+    let now = shared.clock.now();
+    let state = shared.state();
+    let (status, body) = match state.sessions.user_of(token, &now) {
+        Some(user) => (StatusCode::OK, json!({ "sub": format!("id-of-{user}"), "preferred_username": user })),
+        None => (StatusCode::UNAUTHORIZED, json!({ "error": "invalid_token" })),
+    };
+    response(status, "application/json", body.to_string().into())
 }
 
 fn profile(shared: &Shared, seen: &Seen) -> Response<Body> {

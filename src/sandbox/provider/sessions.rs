@@ -19,6 +19,10 @@ pub(super) struct Authorization {
     pub(super) scope: String,
     /// Empty: the client sent none.
     pub(super) code_challenge: String,
+    pub(super) nonce: String,
+    pub(super) user: String,
+    /// The browser comes back with a form instead of a redirect.
+    pub(super) form_post: bool,
 }
 
 #[derive(Default)]
@@ -32,7 +36,7 @@ pub(super) struct Sessions {
 }
 
 struct Session {
-    user: String,
+    login: Authorization,
     scope: String,
     refresh_token: String,
     ends: BootTime,
@@ -88,9 +92,8 @@ impl Sessions {
         }
         let id = random_token().map_err(|_| NO_RANDOMNESS)?;
         self.used_codes.insert(code.to_owned(), id.clone());
-        let scope = settings.granted_scope.clone().unwrap_or(authorization.scope);
-        let session =
-            Session { user: settings.user.clone(), scope, refresh_token: String::new(), ends: now.boot };
+        let scope = settings.granted_scope.clone().unwrap_or_else(|| authorization.scope.clone());
+        let session = Session { login: authorization, scope, refresh_token: String::new(), ends: now.boot };
         self.live.insert(id.clone(), session);
         self.issue(&id, settings, now)
     }
@@ -144,6 +147,12 @@ impl Sessions {
         Ok(answer.as_object().cloned().unwrap_or_default())
     }
 
+    /// The login behind an answer that was just issued, if it asked for an ID token.
+    pub(super) fn openid_login(&self, answer: &Map<String, Value>) -> Option<&Authorization> {
+        let session = self.live.get(answer.get("session_state")?.as_str()?)?;
+        session.login.scope.split(' ').any(|scope| scope == "openid").then_some(&session.login)
+    }
+
     /// Keycloak's logout and RFC 7009: ends the refresh token's session.
     pub(super) fn end(&mut self, refresh_token: &str) -> bool {
         let ended = self.live.iter().find(|(_, session)| session.refresh_token == refresh_token);
@@ -163,6 +172,6 @@ impl Sessions {
     pub(super) fn user_of(&self, access_token: &str, now: &Now) -> Option<&str> {
         let (id, ends) = self.access_tokens.get(access_token)?;
         let session = self.live.get(id)?;
-        (*ends > now.boot).then_some(session.user.as_str())
+        (*ends > now.boot).then_some(session.login.user.as_str())
     }
 }

@@ -52,6 +52,25 @@ impl Browser {
         answer.headers()["location"].to_str().unwrap().to_owned()
     }
 
+    /// As `approve`, where the response comes back as a form.
+    pub(crate) async fn approve_and_post(&self, url: &str) -> Page {
+        let html = self.http.get(url).send().await.unwrap().text().await.unwrap();
+        let pending = html.split_once("name=\"pending\" value=\"").unwrap().1.split('"').next().unwrap();
+        let consent = Url::parse(url).unwrap().join("/auth/realms/app/login-actions/consent").unwrap();
+        let form = [("pending", pending), ("accept", "yes")];
+        let html = self.http.post(consent).form(&form).send().await.unwrap().text().await.unwrap();
+        let action = html.split_once("action=\"").unwrap().1.split('"').next().unwrap();
+        let fields: Vec<(&str, &str)> = html
+            .split("<input type=\"hidden\" name=\"")
+            .skip(1)
+            .map(|field| field.split_once('"').unwrap())
+            .map(|(name, rest)| (name, rest.split('"').nth(1).unwrap()))
+            .collect();
+        let answer = self.http.post(action).form(&fields).send().await.unwrap();
+        assert_eq!(answer.status(), 303, "{}", answer.text().await.unwrap());
+        self.open(&format!("{}/bearerd/done", action.rsplit_once('/').unwrap().0)).await
+    }
+
     /// Opens the callback, and the page that it leads to.
     pub(crate) async fn open(&self, callback: &str) -> Page {
         let answer = self.http.get(callback).send().await.unwrap();

@@ -83,6 +83,14 @@ impl Desk {
         )
     }
 
+    /// The same by the issuer alone, with ID tokens.
+    pub(crate) fn discovered_account(&self, name: &str, more: &str) -> String {
+        format!(
+            "[accounts.{name}]\nissuer = \"{}\"\nclient_id = \"sandbox\"\nscopes = [\"openid\", \"profile\"]\n{more}\n",
+            self.provider.issuer()
+        )
+    }
+
     pub(crate) fn config_file(&self) -> PathBuf {
         self.path("config/bearerd/config.toml")
     }
