@@ -37,8 +37,8 @@
 //! - [`login`]: attempts, the loopback listener, the code flow.
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
 //! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which links none of the above but `bus`' proxies.
-//! - [`daemon`], [`systemd`], [`logging`]: the process.
-//! - `sandbox`: an embedded provider for the tour and the tests, behind the feature of that name.
+//! - [`process`], [`daemon`], [`systemd`], [`logging`]: the process.
+//! - `sandbox`: an embedded provider and the tour, behind the feature of that name.
 //!
 //! # Invariants
 //!
@@ -53,7 +53,7 @@
 //! - **One reason each:** login needed, keyring locked, provider unreachable and provider refused are
 //!   different states and errors; `oidc::token::classify` is the one place that sorts answers.
 //! - **No other clock:** only [`clock`] reads one (`clippy.toml` enforces it).
-//! - **No other bus:** nothing opens a connection but the two `main`s; tests hand in their own.
+//! - **No other bus:** nothing opens a connection but [`process`] and [`cli`]; tests hand in their own.
 //!
 //! # Across all of it
 //!
@@ -76,6 +76,7 @@ pub mod daemon;
 pub mod logging;
 pub mod login;
 pub mod oidc;
+pub mod process;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

@@ -66,6 +66,8 @@ pub trait Account {
 pub trait Login {
     fn wait(&self, timeout_ms: u32) -> Result<String, Error>;
 
+    fn complete(&self, redirect_url: &str) -> Result<(), Error>;
+
     fn cancel(&self) -> Result<(), Error>;
 
     #[zbus(property)]

@@ -10,6 +10,7 @@ use super::broker::{Broker, text};
 use super::failure::Failure;
 use super::output::{self, Spinner};
 use super::{browser, unlock};
+use crate::bus::Error;
 use crate::bus::proxy::LoginProxy;
 
 /// The longest that one Wait lasts, in milliseconds.
@@ -18,6 +19,7 @@ const WAIT_MS: u32 = 20_000;
 pub(super) struct Wanted {
     pub(super) account: String,
     pub(super) browser: bool,
+    pub(super) paste: bool,
     pub(super) force: bool,
     pub(super) timeout: Option<Duration>,
 }
@@ -46,17 +48,28 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     // From here on there is something to cancel.
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))?;
-    let options = HashMap::from([("open_browser", Value::from(false))]);
+    let mut options = HashMap::from([("open_browser", Value::from(false))]);
+    if wanted.paste {
+        options.insert("flow", Value::from("paste"));
+    }
     let (path, url) = broker.root.login_with_options(&account, options).await?;
     let login = broker.login(path).await?;
     let opened = wanted.browser && browser::open(broker, &url).await;
     output::note(&if opened {
         format!("log in to {account:?} in the browser that opens; if none does, open:\n  {url}")
+    } else if wanted.paste {
+        format!(
+            "to log in to {account:?} open in any browser:\n  {url}\nIt ends on a page that may not load; \
+             paste that page's whole address here:"
+        )
     } else {
-        format!("to log in to {account:?} open in a browser on this machine:\n  {url}")
+        format!(
+            "to log in to {account:?} open in a browser on this machine (elsewhere: bearerctl login {account} --paste):\n  {url}"
+        )
     });
 
-    let spinner = Spinner::start("waiting for the browser (Ctrl-C cancels)");
+    // A paste is typed on the line where the spinner would turn.
+    let spinner = (!wanted.paste).then(|| Spinner::start("waiting for the browser (Ctrl-C cancels)"));
     let patience = async {
         match wanted.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -65,6 +78,10 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     };
     let state = tokio::select! {
         state = end(&login) => Some(state?),
+        failure = pastes(&login), if wanted.paste => {
+            login.cancel().await?;
+            return Err(failure);
+        }
         () = patience => None,
         _ = interrupt.recv() => {
             drop(spinner);
@@ -104,6 +121,26 @@ async fn end(login: &LoginProxy<'_>) -> Result<String, Failure> {
         let state = login.wait(WAIT_MS).await?;
         if state != "pending" {
             return Ok(state);
+        }
+    }
+}
+
+/// Brings the addresses that the user pastes; returns only when there is nobody to paste any more.
+async fn pastes(login: &LoginProxy<'_>) -> Failure {
+    loop {
+        let line = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            let read = std::io::stdin().read_line(&mut line);
+            read.map(|length| (length > 0).then_some(line))
+        });
+        let Ok(Ok(Some(line))) = line.await else { return Failure::usage("no address was pasted") };
+        if line.trim().is_empty() {
+            continue;
+        }
+        match login.complete(line.trim()).await {
+            Ok(()) => std::future::pending().await,
+            Err(Error::InvalidArgument(text)) => output::note(&text),
+            Err(error) => return error.into(),
         }
     }
 }

@@ -21,6 +21,9 @@ mod status;
 mod token;
 mod unlock;
 
+#[cfg(feature = "sandbox")]
+pub(crate) use output::parse_duration;
+
 /// Log in once; every program gets a valid access token.
 ///
 /// ACCOUNT may be left out when there is a default account, or only one.
@@ -42,6 +45,9 @@ enum Command {
         /// Print the address only.
         #[arg(long)]
         no_browser: bool,
+        /// The browser is on another machine: paste the address on which it ends.
+        #[arg(long)]
+        paste: bool,
         /// Log in even if there is a session; it serves until the new one is there.
         #[arg(long)]
         force: bool,
@@ -111,8 +117,9 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Failure> {
     let broker = Broker::connect().await?;
     match command {
-        Command::Login { account, no_browser, force, timeout } => {
-            let wanted = login::Wanted { account: name(account), browser: !no_browser, force, timeout };
+        Command::Login { account, no_browser, paste, force, timeout } => {
+            let browser = !no_browser && !paste;
+            let wanted = login::Wanted { account: name(account), browser, paste, force, timeout };
             login::log_in(&broker, wanted).await
         }
         Command::Token { account, min_validity, format } => {

@@ -15,7 +15,7 @@ pub(super) fn data(text: &str) -> bool {
 }
 
 /// `90`, `90s`, `5m` or `2h`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
         Some((at, _)) => text.split_at(at),
         None => (text, "s"),

@@ -1,5 +1,7 @@
 //! `bearerctl status`.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::broker::{Broker, Properties, number, text};
@@ -23,7 +25,8 @@ pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) ->
         return Ok(());
     } else {
         let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
-        table(&accounts, clock.now().wall.as_secs())
+        // Rounded as the properties are.
+        table(&accounts, (clock.now().wall + Duration::from_millis(500)).as_secs())
     };
     if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
 }

@@ -36,9 +36,9 @@ def prepared():
 
 @pytest.fixture(scope="session")
 def binaries():
-    """The folder with the product's two programs."""
+    """The folder with the product's programs."""
     folder = pathlib.Path(os.environ.get("BEARERD_BIN_DIR") or PROJECT / "target" / "release")
-    for program in ("bearerd", "bearerctl"):
+    for program in ("bearerd", "bearerctl", "bearerd-sandbox"):
         assert os.access(folder / program, os.X_OK), f"no {program} in {folder}: cargo build --release --locked"
     return folder
 

@@ -26,6 +26,7 @@ packages=(
     ca-certificates curl dbus gnome-keyring libsecret-tools systemd util-linux unzip
     mmdebstrap systemd-container
     chromium chromium-driver
+    python3-dbus # for an example of the documentation
 )
 java_major() { java -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
 if ! command -v java >/dev/null || [ "$(java_major)" -lt 17 ]; then packages+=(openjdk-17-jdk-headless); fi

@@ -5,7 +5,7 @@
 use std::process::{Output, Stdio};
 
 use bearerd::sandbox::provider::{Fault, Settings};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
@@ -89,6 +89,27 @@ async fn a_login_opens_the_browser_that_is_named() {
     assert!(first.contains("in the browser that opens"), "{first}");
     assert_eq!(std::fs::read_to_string(&opened).unwrap().trim(), url.trim());
     Browser::new().approve(url.trim()).await;
+    assert!(child.wait().await.unwrap().success());
+}
+
+/// A15: over ssh the browser is elsewhere; its last address is pasted, and a wrong one asked for again.
+#[tokio::test]
+async fn an_address_is_pasted_where_the_browser_is_elsewhere() {
+    let desk = Desk::start().await;
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    command.args(["login", "--paste"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut input = child.stdin.take().unwrap();
+    lines.next_line().await.unwrap();
+    let url = lines.next_line().await.unwrap().unwrap();
+    let callback = Browser::new().callback_of(url.trim(), true).await;
+
+    input.write_all(b"hello\n").await.unwrap();
+    while !lines.next_line().await.unwrap().unwrap().starts_with("InvalidArgument: it is no address") {}
+    input.write_all(format!("{callback}\n").as_bytes()).await.unwrap();
+
+    while !lines.next_line().await.unwrap().unwrap().starts_with("logged in to \"work\" as robin") {}
     assert!(child.wait().await.unwrap().success());
 }
 

@@ -6,5 +6,6 @@ mod lifecycle;
 mod login;
 mod oidc;
 mod refresh;
+mod sandbox;
 mod store;
 mod support;

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Calls an API with a token from bearerd, and once more with a newer one if it is refused.
+# usage: get_token.sh URL [ACCOUNT]
+set -eu
+url=$1
+account=${2:-}
+
+call() { # TOKEN; the status of the answer
+    # The token goes through a file descriptor: arguments can be seen by every user of the machine.
+    printf 'header = "Authorization: Bearer %s"\n' "$1" |
+        curl --silent --show-error --config - --output /dev/null --write-out '%{http_code}' "$url"
+}
+
+token=$(bearerctl token "$account")
+status=$(call "$token")
+if [ "$status" = 401 ]; then
+    printf '%s' "$token" | bearerctl reject "$account"
+    status=$(call "$(bearerctl token "$account")")
+fi
+echo "$status"
+[ "$status" = 200 ]

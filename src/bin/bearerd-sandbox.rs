@@ -1,0 +1,5 @@
+//! The sandbox's entry.
+
+fn main() -> std::process::ExitCode {
+    bearerd::sandbox::main()
+}
