@@ -36,7 +36,8 @@
 //! - [`store`]: the Secret Service and memory, behind one trait.
 //! - [`login`]: attempts, the loopback listener, the code flow.
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
-//! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which links none of the above but `bus`' proxies.
+//! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which uses none of the above but `bus`' proxies;
+//!   its `doctor` alone reads `config` and asks providers, for a daemon that is in trouble could not.
 //! - [`process`], [`daemon`], [`systemd`], [`logging`]: the process.
 //! - `sandbox`: an embedded provider and the tour, behind the feature of that name.
 //!

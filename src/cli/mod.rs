@@ -13,6 +13,7 @@ use failure::Failure;
 
 mod broker;
 mod browser;
+mod doctor;
 mod failure;
 mod login;
 mod output;
@@ -77,6 +78,8 @@ enum Command {
     Logout { account: Option<String> },
     /// Refresh the access token now.
     Refresh { account: Option<String> },
+    /// Check everything that has to be right, and say what to do about the rest.
+    Doctor,
     /// Read the configuration again.
     Reload,
     /// Unlock the keyring, with its own prompt, and wait for it.
@@ -115,6 +118,9 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
+    if let Command::Doctor = command {
+        return doctor::examine().await;
+    }
     let broker = Broker::connect().await?;
     match command {
         Command::Login { account, no_browser, paste, force, timeout } => {
@@ -150,6 +156,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             output::note("the configuration was read");
             Ok(())
         }
+        Command::Doctor => doctor::examine().await,
         Command::Unlock => unlock::unlock(&broker).await,
         Command::SetToken { account, remove } => {
             let account = broker.resolve(&name(account)).await?;

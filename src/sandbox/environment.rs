@@ -98,6 +98,7 @@ impl Environment {
         let own = self.folder.path().join("bin").join(program);
         let mut command = Command::new(if own.exists() { own } else { PathBuf::from(program) });
         set_environment(&mut command, &self.folder, &self.address);
+        command.env("BEARERD_SANDBOX_API", self.provider.profile_url());
         command.kill_on_drop(true);
         command
     }

@@ -17,7 +17,8 @@ mod tour;
 /// Shows what bearerd does, in a session of its own: nothing of yours is touched.
 ///
 /// Without a command it is a tour of half a minute. With one, after --, the command runs in that
-/// session, logged in to the account "sandbox", and its exit code is ours.
+/// session, logged in to the account "sandbox", and its exit code is ours; $BEARERD_SANDBOX_API is an
+/// address that answers 200 to a valid token, and 401 to others.
 #[derive(Parser)]
 #[command(name = "bearerd-sandbox", version, max_term_width = 100)]
 struct Arguments {

@@ -78,7 +78,7 @@ def _scope(name):
     username = _mapper(
         "username",
         "oidc-usermodel-attribute-mapper",
-        {"user.attribute": "username", "claim.name": "preferred_username"},
+        {"user.attribute": "username", "claim.name": "preferred_username", "id.token.claim": "true"},
     )
     return {
         "name": name,

@@ -76,6 +76,17 @@ class Session:
         self.users[name] = user
         return self.keycloak.create_user(realm_name, user)
 
+    def add_discovered_account(self, name, realm_name="app", client=realm.QUIET_CLIENT, **settings):
+        """The same by the issuer alone, with ID tokens; nothing of it passes the relay."""
+        user_id = self.add_account(name, realm_name=realm_name, client=client)
+        self._accounts[name] = {
+            "issuer": self.keycloak.realm_url(realm_name),
+            "client_id": client,
+            "scopes": ["openid", "profile"],
+        } | ({"client_auth": "none"} if client == realm.PUBLIC_CLIENT else {}) | settings
+        self.write_config()
+        return user_id
+
     def write_config(self):
         """Writes config.toml; JSON's strings, numbers and lists are TOML's."""
         lines = []

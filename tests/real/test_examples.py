@@ -1,19 +1,19 @@
 """The documentation's examples, run as they are printed, in the sandbox."""
 
+import os
+
 import pytest
 
 from conftest import PROJECT
 from processes import required, run
 
 EXAMPLES = PROJECT / "docs" / "examples"
-# The provider's profile, which answers 200 to a valid token and 401 to any other.
-PROFILE = "$(bearerctl status --json | sed 's/.*\"issuer\":\"\\([^\"]*\\)\".*/\\1/')/../../profile"
 
 
 @pytest.mark.parametrize("program", ["sh get_token.sh", "/usr/bin/python3 get_token.py"], ids=["shell", "python"])
 def an_example_gets_a_token_that_the_api_accepts(binaries, tmp_path, program):
     interpreter, name = program.split()
-    line = f'{required(interpreter)} {EXAMPLES / name} "{PROFILE}" sandbox'
+    line = f'{required(interpreter)} {EXAMPLES / name} "$BEARERD_SANDBOX_API" sandbox'
 
     done = run([binaries / "bearerd-sandbox", "--", "sh", "-c", line], env=_env(tmp_path), timeout=60)
 
@@ -23,7 +23,7 @@ def an_example_gets_a_token_that_the_api_accepts(binaries, tmp_path, program):
 @pytest.mark.parametrize("program", ["sh get_token.sh", "/usr/bin/python3 get_token.py"], ids=["shell", "python"])
 def an_example_says_what_to_do_when_there_is_no_session(binaries, tmp_path, program):
     interpreter, name = program.split()
-    line = f'url="{PROFILE}"; bearerctl logout; {required(interpreter)} {EXAMPLES / name} "$url" sandbox'
+    line = f'bearerctl logout; {required(interpreter)} {EXAMPLES / name} "$BEARERD_SANDBOX_API" sandbox'
 
     done = run([binaries / "bearerd-sandbox", "--", "sh", "-c", line], env=_env(tmp_path), timeout=60)
 
@@ -32,6 +32,4 @@ def an_example_says_what_to_do_when_there_is_no_session(binaries, tmp_path, prog
 
 
 def _env(tmp_path):
-    import os
-
     return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}

@@ -232,6 +232,53 @@ async fn unlocking_waits_for_the_person_and_brings_the_session_back() {
     assert_eq!(texts(&desk.ctl(&["unlock"], "").await).1, "the keyring is not locked\n");
 }
 
+/// Design section 4: what is wrong is named, with what to do; a healthy installation has nothing wrong.
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let done = desk.ctl(&["doctor"], "").await;
+    let found = texts(&done).0;
+    assert_eq!(done.status.code(), Some(1), "{found}");
+    for wrong in ["WRONG configuration: no account", "WRONG activation: ", "WRONG keyring: nothing provides"]
+    {
+        assert!(found.contains(wrong), "{wrong} is not in:\n{found}");
+    }
+
+    let _keyring = Fake::start(&desk.bus).await;
+    desk.write_config(&(desk.discovered_account("work", "") + &desk.account("other", "store = \"memory\"")));
+    desk.start_daemon().await;
+    for account in ["work", "other"] {
+        desk.set_secret(account).await;
+        desk.log_in(account).await;
+    }
+    let found = texts(&desk.ctl(&["doctor"], "").await).0;
+    for fine in [
+        "ok    configuration: 2 accounts\n",
+        "ok    bearerd answers\n",
+        "ok    keyring: unlocked\n",
+        "ok    work: ready\n",
+        "ok    work: its provider was found by its issuer\n",
+        "ok    other: its provider can be reached\n",
+        "note  work: register the redirect URI http://127.0.0.1/callback (any port",
+    ] {
+        assert!(found.contains(fine), "{fine} is not in:\n{found}");
+    }
+
+    desk.provider
+        .configure(|settings| settings.metadata = serde_json::json!({ "issuer": "https://other.test" }));
+    let found = texts(&desk.ctl(&["doctor"], "").await).0;
+    assert!(
+        found.contains("WRONG work: the metadata is of another issuer, \"https://other.test\""),
+        "{found}"
+    );
+    desk.provider.go_down();
+    let found = texts(&desk.ctl(&["doctor"], "").await).0;
+    assert!(found.contains("WRONG other: its provider cannot be reached: no connection"), "{found}");
+    desk.write_config("[accounts.work]\nclient_idd = \"x\"\n");
+    let found = texts(&desk.ctl(&["doctor"], "").await).0;
+    assert!(found.contains("config.toml:2: unknown key `client_idd`"), "{found}");
+}
+
 /// Without a daemon and without a bus the message says which of them it is.
 #[tokio::test]
 async fn a_missing_daemon_or_bus_is_named() {

@@ -46,10 +46,7 @@ async fn a_failing_provider_is_met_as_it_would_be_for_real() {
 async fn the_rust_example_works() {
     let example = PathBuf::from(env!("CARGO_BIN_EXE_bearerd")).with_file_name("examples").join("get_token");
     assert!(example.exists(), "cargo test builds it; for this test alone: cargo build --example get_token");
-    let line = format!(
-        "{} \"$(bearerctl status --json | sed 's/.*\"issuer\":\"\\([^\"]*\\)\".*/\\1/')/../../profile\"",
-        example.display()
-    );
+    let line = format!("{} \"$BEARERD_SANDBOX_API\"", example.display());
 
     let done = sandbox(&["--", "sh", "-c", &line]).await;
 
