@@ -216,15 +216,7 @@ async fn log_in(caller: &Connection, provider: &Provider) -> Result<(), Error> {
     let broker = BrokerProxy::new(caller).await?;
     let options = HashMap::from([("open_browser", Value::from(false))]);
     let (path, url) = broker.login_with_options("bench", options).await?;
-    let browser =
-        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
-    let page = browser.get(&url).send().await?.text().await?;
-    let pending = page.split("name=\"pending\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
-    let form = [("pending", pending.ok_or("no consent page")?), ("accept", "yes")];
-    let consent = format!("{}/login-actions/consent", provider.issuer());
-    let answer = browser.post(consent).form(&form).send().await?;
-    let callback = answer.headers().get("location").ok_or("no way back")?.to_str()?;
-    browser.get(callback).send().await?;
+    bearerd::sandbox::consent::approve(&url).await?;
     let login = LoginProxy::builder(caller).path(path)?.build().await?;
     let state = login.wait(20_000).await?;
     if state == "succeeded" { Ok(()) } else { Err(format!("the login {state}").into()) }

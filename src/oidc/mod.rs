@@ -3,6 +3,7 @@
 //! **Invariant:** knows no D-Bus, no store and no account names.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::secret::{AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
 use crate::tokens::{Granted, TokenResponse};
@@ -53,10 +54,20 @@ pub trait Provider: Send + Sync + 'static {
         sub: String,
     ) -> impl Future<Output = Result<TokenResponse, ProviderError>> + Send;
 
-    /// Ends the session at the provider; `false` when it has no way to, or did not answer.
+    /// Ends the session at the provider.
     fn end_session(
         &self,
         refresh_token: RefreshToken,
         stored_secret: Option<ClientSecret>,
-    ) -> impl Future<Output = bool> + Send;
+    ) -> impl Future<Output = End> + Send;
+}
+
+/// What became of the end of a session at the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Done,
+    /// The provider has no way to, or will not.
+    Impossible,
+    /// It still lives there: to be tried again after this (RFC 7009 section 2.2.1).
+    Later(Duration),
 }

@@ -1,6 +1,7 @@
 //! An OAuth provider over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,11 +13,14 @@ use super::endpoints::{Endpoints, Resolver};
 use super::error::{Class, ProviderError};
 use super::http::{self, Http};
 use super::id_token::{self, Expected, Identity};
-use super::{CodeExchange, Provider, text, token};
+use super::{CodeExchange, End, Provider, text, token};
 use crate::clock::Clock;
 use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
 use crate::secret::{AccessToken, ClientSecret, IdToken, RefreshToken};
 use crate::tokens::{Granted, TokenResponse};
+
+/// A session that could not be ended at the provider is tried again after this.
+const END_RETRY: Duration = Duration::from_secs(60);
 
 /// A provider as an account's configuration and its own metadata describe it.
 pub struct OAuthProvider {
@@ -40,7 +44,7 @@ impl OAuthProvider {
         url: &Url,
         mut form: Vec<(&str, &str)>,
         stored_secret: Option<ClientSecret>,
-        timeout: std::time::Duration,
+        timeout: Duration,
     ) -> Result<token::HttpAnswer, ProviderError> {
         let auth = endpoints.client_auth;
         let secret = if auth == ClientAuth::None { None } else { self.client_secret(stored_secret).await? };
@@ -214,7 +218,7 @@ impl Provider for OAuthProvider {
         Ok(tokens)
     }
 
-    async fn end_session(&self, refresh_token: RefreshToken, stored_secret: Option<ClientSecret>) -> bool {
+    async fn end_session(&self, refresh_token: RefreshToken, stored_secret: Option<ClientSecret>) -> End {
         let ended = async {
             let endpoints = self.resolver.endpoints().await?;
             let (url, form) = match &endpoints.logout {
@@ -227,16 +231,20 @@ impl Provider for OAuthProvider {
             self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await.map(Some)
         };
         match ended.await {
-            Ok(None) => false,
+            Ok(None) => End::Impossible,
             // Also for a token that it does not know (RFC 7009 section 2.2).
-            Ok(Some(answer)) if (200..300).contains(&answer.status) => true,
+            Ok(Some(answer)) if (200..300).contains(&answer.status) => End::Done,
             Ok(Some(answer)) => {
                 tracing::warn!(status = answer.status, "the provider did not end the session");
-                false
+                let busy = matches!(answer.status, 408 | 425 | 429 | 500..=599);
+                if busy { End::Later(answer.retry_after.unwrap_or(END_RETRY)) } else { End::Impossible }
             }
             Err(error) => {
                 tracing::warn!(%error, "could not tell the provider to end the session");
-                false
+                match error.class {
+                    Class::Refused => End::Impossible,
+                    _ => End::Later(error.retry_after.unwrap_or(END_RETRY)),
+                }
             }
         }
     }

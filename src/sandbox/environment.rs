@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::consent;
 use super::provider::{Provider, Settings};
 
 /// The longest wait for anything that must happen.
@@ -148,7 +149,7 @@ impl Environment {
             while let Some(line) = lines.next_line().await.map_err(|error| error.to_string())? {
                 let url = line.trim();
                 if url.starts_with("http://") && !browser {
-                    self.approve(url).await?;
+                    consent::approve(url).await?;
                 } else if browser {
                     say(&line);
                 }
@@ -163,26 +164,6 @@ impl Environment {
             Ok(Err(why)) => Err(format!("the login did not succeed: {why}")),
             Err(_) => Err("the login did not end".to_owned()),
         }
-    }
-
-    /// What a person does with a browser: says yes, and is sent back to the listener.
-    async fn approve(&self, url: &str) -> Result<(), String> {
-        let failed = |error: reqwest::Error| format!("the consent page: {error}");
-        let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let browser = browser.build().map_err(failed)?;
-        let page = browser.get(url).send().await.map_err(failed)?.text().await.map_err(failed)?;
-        let pending = page.split("name=\"pending\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
-        let form = [("pending", pending.ok_or("the provider showed no consent page")?), ("accept", "yes")];
-        let consent = format!("{}/login-actions/consent", self.provider.issuer());
-        let answer = browser.post(consent).form(&form).send().await.map_err(failed)?;
-        let back = answer.headers().get("location").and_then(|location| location.to_str().ok());
-        let back = back.ok_or("the provider did not send the browser back")?.to_owned();
-        let answer = browser.get(&back).send().await.map_err(failed)?;
-        let done = answer.headers().get("location").and_then(|location| location.to_str().ok());
-        if let Some(done) = done.and_then(|done| answer.url().join(done).ok()) {
-            browser.get(done).send().await.map_err(failed)?;
-        }
-        Ok(())
     }
 
     /// Runs somebody's command, with our terminal, and returns its exit code.

@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 use environment::Environment;
 use provider::{Fault, Settings};
 
+pub mod consent;
 mod environment;
 pub mod provider;
 mod tour;

@@ -20,10 +20,10 @@ use crate::account::AccountName;
 use crate::clock::Clock;
 use crate::config::OAuthConfig;
 use crate::login::{Attempt, LoginState};
-use crate::oidc::Provider;
 use crate::oidc::authorization::Front;
 use crate::oidc::error::ProviderError;
-use crate::secret::{ClientSecret, PersonalToken};
+use crate::oidc::{End, Provider};
+use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
 use crate::store::{Item, ItemKind, Loaded, Store, StoreError};
 use crate::tokens::TokenResponse;
 
@@ -31,6 +31,8 @@ use crate::tokens::TokenResponse;
 const INBOX: usize = 64;
 /// A stop gives a refresh on its way this long: its own limit, and a little for the save.
 const DRAIN: Duration = Duration::from_secs(75);
+/// How often the end of a session is told to a provider that is busy or away.
+const END_TRIES: u32 = 6;
 /// How long `Set*` waits for the user to unlock the store; within the callers' 15 seconds.
 const UNLOCK_WAIT: Duration = Duration::from_secs(12);
 
@@ -315,9 +317,14 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 }
                 Effect::EndSession { refresh_token, client_secret } => {
                     let Some((_, provider)) = &self.oauth else { continue };
-                    let provider = Arc::clone(provider);
+                    let (provider, clock) = (Arc::clone(provider), self.clock.clone());
                     self.tasks.spawn(async move {
-                        Completion::EndedAtProvider(provider.end_session(refresh_token, client_secret).await)
+                        let end = provider.end_session(refresh_token.clone(), client_secret.clone()).await;
+                        if let End::Later(wait) = end {
+                            // Nobody waits for it, and it ends with the process: nothing is kept for it (F6).
+                            tokio::spawn(end_later(provider, refresh_token, client_secret, clock, wait));
+                        }
+                        Completion::EndedAtProvider(end == End::Done)
                     });
                 }
             }
@@ -372,6 +379,24 @@ async fn put<S: Store>(
             write().await
         }
         result => result,
+    }
+}
+
+/// Goes on telling the provider that a session is over (RFC 7009 section 2.2.1).
+async fn end_later<P: Provider>(
+    provider: Arc<P>,
+    refresh_token: RefreshToken,
+    client_secret: Option<ClientSecret>,
+    clock: Clock,
+    mut wait: Duration,
+) {
+    for _ in 0..END_TRIES {
+        clock.sleep(wait).await;
+        match provider.end_session(refresh_token.clone(), client_secret.clone()).await {
+            End::Later(next) => wait = next.max(wait.saturating_mul(2)),
+            End::Done => return tracing::info!("the provider ended the session after all"),
+            End::Impossible => return,
+        }
     }
 }
 

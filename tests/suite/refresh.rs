@@ -402,6 +402,18 @@ async fn a_logout_ends_the_session_here_and_at_the_provider() {
     assert_eq!(word(&desk.token("work").await.unwrap_err()), "LoginRequired");
 }
 
+/// F2, F3: a provider that is busy is told again; the local session is gone at once.
+#[tokio::test]
+async fn a_logout_is_told_again_to_a_provider_that_was_busy() {
+    let desk = Desk::logged_in().await;
+    desk.provider.put_off_ends(1, 1);
+
+    assert!(!desk.broker.logout("work").await.unwrap(), "not yet");
+    assert_eq!((desk.state("work").await.as_str(), desk.provider.live_sessions()), ("logged-out", 1));
+
+    timeout(DEADLINE, desk.provider.wait_for_the_end()).await.unwrap();
+}
+
 async fn refresh(desk: &Desk) -> Result<(), Error> {
     let builder = AccountProxy::builder(&desk.connection).path(account_path("work")).unwrap();
     builder.cache_properties(CacheProperties::No).build().await.unwrap().refresh().await

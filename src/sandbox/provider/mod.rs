@@ -120,6 +120,8 @@ struct State {
     /// For the next token requests, in order.
     faults: std::collections::VecDeque<Fault>,
     standing_fault: Option<Fault>,
+    /// How many requests to end a session are still put off, and for how many seconds.
+    busy_ends: (u32, u32),
 }
 
 impl Shared {
@@ -162,6 +164,11 @@ impl Provider {
     /// Every token request meets this, until it is taken back with `None`.
     pub fn always(&self, fault: Option<Fault>) {
         self.shared.state().standing_fault = fault;
+    }
+
+    /// The next requests to end a session are answered with 503 and this `Retry-After`, in seconds.
+    pub fn put_off_ends(&self, count: u32, seconds: u32) {
+        self.shared.state().busy_ends = (count, seconds);
     }
 
     /// Lets all held requests go on.
@@ -231,6 +238,17 @@ impl Provider {
         let of_grant =
             |seen: &Seen| seen.path.ends_with("/token") && seen.parameter("grant_type") == grant_type;
         self.shared.state().seen.iter().filter(|seen| of_grant(seen)).cloned().collect()
+    }
+
+    /// Waits until no session is alive.
+    pub async fn wait_for_the_end(&self) {
+        let mut arrivals = self.shared.arrivals.subscribe();
+        while self.live_sessions() > 0 {
+            // The sender lives as long as we do.
+            let _ = arrivals.changed().await;
+            // The request has arrived and is served at once after that.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Waits until that many token requests of this grant type have come in.

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -249,7 +249,14 @@ fn end_session(shared: &Shared, seen: &Seen, parameter: &str) -> Response<Body> 
             "{\"error\":\"invalid_client\"}".into(),
         );
     }
+    if let (left @ 1.., seconds) = state.busy_ends {
+        state.busy_ends.0 = left - 1;
+        let mut answer = response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", Bytes::new());
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+        return answer;
+    }
     state.sessions.end(seen.parameter(parameter));
+    shared.arrivals.send_modify(|count| *count += 1);
     response(StatusCode::NO_CONTENT, "text/plain", Bytes::new())
 }
 
