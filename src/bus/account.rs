@@ -52,6 +52,7 @@ impl Account {
         Ok(self.account.session.refresh().await?)
     }
 
+    /// As configured; the object's path encodes it.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> String {
         self.account.config.name.to_string()
@@ -63,6 +64,7 @@ impl Account {
         self.account.config.provider.clone()
     }
 
+    /// The provider's identifier: its issuer, or else the token endpoint's origin.
     #[zbus(property(emits_changed_signal = "const"))]
     fn issuer(&self) -> String {
         self.account.config.issuer.clone()
@@ -89,16 +91,20 @@ impl Account {
         self.published().view.scope
     }
 
+    /// The first that holds of: not-configured, refused, store-unavailable, store-locked, expired, logged-out,
+    /// offline, unsaved, ready. An offline or unsaved account may still have a valid token: see AccessExpires.
     #[zbus(property)]
     fn state(&self) -> &'static str {
         self.published().view.state.as_str()
     }
 
+    /// A stable word for why, for programs; empty when there is nothing to say.
     #[zbus(property)]
     fn state_reason(&self) -> &'static str {
         self.published().view.reason
     }
 
+    /// A sentence for people, with times, that ends with what to do.
     #[zbus(property)]
     fn state_message(&self) -> String {
         self.published().view.message
@@ -110,23 +116,25 @@ impl Account {
         self.published().view.needs_attention
     }
 
-    /// When the current access token expires.
+    /// When the current access token expires, in Unix seconds; 0 without one, or when that is unknown.
     #[zbus(property)]
     fn access_expires(&self) -> u64 {
         self.seconds(self.published().view.access_expires)
     }
 
-    /// When the provider ends the session unless it is renewed.
+    /// When the provider ends the session unless it is renewed, in Unix seconds; 0 when that is unknown.
     #[zbus(property)]
     fn session_expires(&self) -> u64 {
         self.seconds(self.published().view.session_expires)
     }
 
+    /// When the session is renewed next, in Unix seconds; 0 when nothing is planned.
     #[zbus(property)]
     fn next_refresh(&self) -> u64 {
         self.seconds(self.published().view.next_refresh)
     }
 
+    /// When new tokens came last, in Unix seconds; 0 for not since the daemon started.
     #[zbus(property)]
     fn last_refresh(&self) -> u64 {
         self.seconds(self.published().view.last_refresh)

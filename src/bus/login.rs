@@ -73,6 +73,7 @@ impl Login {
         self.attempt.options.flow.as_str()
     }
 
+    /// One of pending, succeeded, cancelled, denied, failed, expired.
     #[zbus(property)]
     fn state(&self) -> &'static str {
         self.attempt.view().state.as_str()
@@ -90,11 +91,13 @@ impl Login {
         ""
     }
 
+    /// Where the user types the code; empty outside the device flow.
     #[zbus(property)]
     fn verification_uri(&self) -> &'static str {
         ""
     }
 
+    /// The same with the code in it; empty outside the device flow.
     #[zbus(property)]
     fn verification_uri_complete(&self) -> &'static str {
         ""

@@ -18,7 +18,9 @@ use zbus::{Connection, MatchRule, MessageStream};
 
 use crate::support::browser::Browser;
 use crate::support::desk::{ACCOUNT, Desk, LOGIN, account_path, file_with, word};
+use crate::support::reference;
 
+const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dbus.md");
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dbus/org.bearerd.Broker1.xml");
 
 /// Q1. With `UPDATE_EXPECT=1` the file is written anew: read the difference as callers will.
@@ -40,11 +42,13 @@ async fn the_served_interfaces_are_those_of_the_golden_file() {
     }
     served += "</node>\n";
 
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(GOLDEN, &served).unwrap();
+    for (file, text) in [(GOLDEN, &served), (REFERENCE, &reference::of(&served))] {
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(file, text).unwrap();
+        }
+        let golden = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(*text == golden, "the served interfaces differ from {file}; see CONTRIBUTING.md\n{text}");
     }
-    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
-    assert!(served == golden, "the served interfaces differ from {GOLDEN}; see CONTRIBUTING.md\n{served}");
 }
 
 /// One interface with its documentation.

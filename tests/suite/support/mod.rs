@@ -3,3 +3,4 @@
 pub(crate) mod browser;
 pub(crate) mod desk;
 pub(crate) mod keyring;
+pub(crate) mod reference;
