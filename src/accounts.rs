@@ -241,9 +241,17 @@ impl Accounts {
     /// Shows the keyring's prompt, without waiting for its end.
     pub fn unlock_store(&self) {
         let store = Arc::clone(&self.secret_service);
+        let accounts = self.list();
         tokio::spawn(async move {
-            if let Err(error) = store.unlock().await {
+            for account in &accounts {
+                account.session.unlocking(None).await;
+            }
+            let unlocked = store.unlock().await;
+            if let Err(error) = &unlocked {
                 tracing::info!(%error, "the keyring was not unlocked");
+            }
+            for account in &accounts {
+                account.session.unlocking(Some(unlocked.is_ok())).await;
             }
         });
     }

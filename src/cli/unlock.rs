@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::output::{self, Spinner};
 use crate::bus::NAME;
 
+const DISMISSED: &str = "unlock-dismissed";
 /// How long a person may take for the keyring's prompt.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -34,6 +35,10 @@ pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
             if changes.next().await.is_none() {
                 return Err(Failure::failed("the session bus ended"));
             }
+            // Looked for only after a change: the end of an earlier prompt may still stand there.
+            if let Some(text) = dismissed(broker).await? {
+                return Err(Failure::store(format!("StoreLocked: {text}")));
+            }
         }
         Ok(())
     });
@@ -57,8 +62,18 @@ pub(super) async fn locked(broker: &Broker) -> Result<Vec<String>, Failure> {
     let waits = |properties: &super::broker::Properties| {
         let (state, reason) =
             (super::broker::text(properties, "State"), super::broker::text(properties, "StateReason"));
-        state == "store-locked" || (state == "unsaved" && reason == "store-locked")
+        state == "store-locked" || (state == "unsaved" && matches!(reason, "store-locked" | DISMISSED))
     };
     let accounts = broker.all_properties().await?;
     Ok(accounts.into_iter().filter(|(_, properties)| waits(properties)).map(|(name, _)| name).collect())
+}
+
+/// What an account says about a prompt that did not unlock anything.
+async fn dismissed(broker: &Broker) -> Result<Option<String>, Failure> {
+    let accounts = broker.all_properties().await?;
+    let text = |(_, properties): (String, super::broker::Properties)| {
+        let dismissed = super::broker::text(&properties, "StateReason") == DISMISSED;
+        dismissed.then(|| super::broker::text(&properties, "StateMessage").to_owned())
+    };
+    Ok(accounts.into_iter().find_map(text))
 }

@@ -186,6 +186,10 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 let (granted, asked) = *granted;
                 self.session.logged_in(id, granted, &asked, &now, self.jitter())
             }
+            Command::Unlocking(opened) => {
+                self.session.unlocking(opened);
+                Vec::new()
+            }
             Command::LoginFailed(error) => self.session.login_failed(&error, &now),
             Command::Login(options, reply) => {
                 self.log_in(options, reply);

@@ -423,6 +423,11 @@ impl Session {
         self.settle(now)
     }
 
+    /// The keyring's prompt is shown (`None`), or has ended, with the keyring open or not.
+    pub(super) fn unlocking(&mut self, opened: Option<bool>) {
+        self.unlock_failed = opened == Some(false);
+    }
+
     /// The store may have become available, locked or absent.
     pub(super) fn store_changed(&mut self, now: &Now) -> Vec<Effect> {
         self.sync.retry_at = None;

@@ -31,6 +31,7 @@ pub(super) enum Command {
     Ask(Request, oneshot::Sender<Answer>),
     LoggedIn(Box<(Granted, Asked)>, oneshot::Sender<Answer>),
     LoginFailed(ProviderError),
+    Unlocking(Option<bool>),
     Login(LoginOptions, oneshot::Sender<Result<StartedLogin, Error>>),
     LoginSecret(oneshot::Sender<Result<Option<ClientSecret>, Error>>),
     SetClientSecret(Option<ClientSecret>, oneshot::Sender<Result<(), Error>>),
@@ -153,6 +154,12 @@ impl SessionHandle {
     pub(crate) async fn login_failed(&self, error: ProviderError) {
         // A session that has ended takes no interest.
         let _ = self.commands.send(Command::LoginFailed(error)).await;
+    }
+
+    /// The keyring's prompt is shown (`None`), or has ended, with the keyring open or not.
+    pub async fn unlocking(&self, opened: Option<bool>) {
+        // A session that has ended takes no interest.
+        let _ = self.commands.send(Command::Unlocking(opened)).await;
     }
 
     pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {

@@ -180,6 +180,8 @@ pub(super) enum Ending {
 pub(super) struct Session {
     pub(super) policy: Policy,
     pub(super) store: StoreState,
+    /// The keyring's last prompt was dismissed, or could not be shown.
+    pub(super) unlock_failed: bool,
     pub(super) client_secret: Option<ClientSecret>,
     pub(super) personal: Option<PersonalToken>,
     pub(super) personal_refused: bool,
@@ -212,6 +214,7 @@ impl Session {
         let session = Self {
             policy,
             store: StoreState::Loading,
+            unlock_failed: false,
             client_secret: None,
             personal: None,
             personal_refused: false,

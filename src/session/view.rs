@@ -130,9 +130,7 @@ impl Session {
         }
         if self.sync.pending() && self.held_until.is_none() {
             let (reason, error) = match &self.sync.error {
-                Some(StoreError::Locked) => {
-                    ("store-locked", "the keyring is locked; run: bearerctl unlock".to_owned())
-                }
+                Some(StoreError::Locked) => self.locked("store-locked"),
                 Some(StoreError::Unavailable(why)) => ("store-unavailable", why.clone()),
                 None => ("saving", "the keyring has not answered yet".to_owned()),
             };
@@ -151,13 +149,21 @@ impl Session {
         (AccountState::Ready, "", String::new())
     }
 
+    /// The reason and the sentence for a locked keyring.
+    fn locked(&self, reason: &'static str) -> (&'static str, String) {
+        if self.unlock_failed {
+            let text = "the keyring's prompt was dismissed, or could not be shown; run: bearerctl unlock";
+            return ("unlock-dismissed", text.to_owned());
+        }
+        (reason, "the keyring is locked; run: bearerctl unlock".to_owned())
+    }
+
     fn closed_store(&self) -> (AccountState, &'static str, String) {
         match &self.store {
-            StoreState::Closed { error: StoreError::Locked, .. } => (
-                AccountState::StoreLocked,
-                "locked",
-                "the keyring is locked; run: bearerctl unlock".to_owned(),
-            ),
+            StoreState::Closed { error: StoreError::Locked, .. } => {
+                let (reason, message) = self.locked("locked");
+                (AccountState::StoreLocked, reason, message)
+            }
             StoreState::Closed { error: StoreError::Unavailable(why), .. } => {
                 (AccountState::StoreUnavailable, "absent", why.clone())
             }

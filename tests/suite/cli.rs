@@ -223,6 +223,12 @@ async fn unlocking_waits_for_the_person_and_brings_the_session_back() {
     let refused = desk.ctl(&["token"], "").await;
     assert_eq!(refused.status.code(), Some(4));
     assert!(texts(&refused).1.ends_with("run: bearerctl unlock\n"));
+    for _ in 0..2 {
+        keyring.state().person = Person::Dismisses;
+        let dismissed = desk.ctl(&["unlock"], "").await;
+        assert_eq!(dismissed.status.code(), Some(4));
+        assert!(texts(&dismissed).1.contains("the keyring's prompt was dismissed"), "{dismissed:?}");
+    }
     keyring.state().person = Person::Accepts;
 
     let done = desk.ctl(&["unlock"], "").await;
