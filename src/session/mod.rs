@@ -3,6 +3,8 @@
 //! [`SessionHandle`] is the only door. Nothing outside sees an effect or a request id.
 
 mod actor;
+#[cfg(test)]
+mod actor_tests;
 pub mod error;
 mod events;
 mod handle;

@@ -1,0 +1,317 @@
+//! The task around the state machine, under paused time: no socket, no store but memory, no waiting.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::error::Error;
+use super::view::AccountState;
+use super::{Asked, Parts, Policy, SessionHandle, TokenOptions, spawn};
+use crate::account::AccountName;
+use crate::clock::{Clock, VirtualTime};
+use crate::config::{
+    Endpoints, ExplicitEndpoints, KeepAlive, LogoutEndpoint, OAuthConfig, ResponseMode, SecretSource,
+};
+use crate::oidc::authorization::Front;
+use crate::oidc::error::{Class, ProviderError};
+use crate::oidc::{CodeExchange, End, Provider};
+use crate::secret::{AccessToken, ClientSecret, RefreshToken};
+use crate::store::Store as _;
+use crate::store::memory::MemoryStore;
+use crate::tokens::{Granted, Lifetime, TokenResponse};
+
+/// D3: single flight, through the inbox.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_callers_cause_one_refresh() {
+    let rig = Rig::idle().await;
+    rig.provider.script([Behaviour::Hang]);
+    let callers = (0..100).map(|_| rig.session.token(TokenOptions::default()));
+    let release = async {
+        rig.provider.called(1).await;
+        rig.provider.release.notify_one();
+    };
+
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(callers), release);
+
+    let tokens: Vec<String> =
+        answers.into_iter().map(|answer| answer.unwrap().token.expose().to_owned()).collect();
+    assert!(tokens.iter().all(|token| token == "canary-a4"));
+    assert_eq!(rig.provider.refreshes(), 1);
+}
+
+/// N3; promise 2: the timer alone keeps a session alive, at half of its life.
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_is_renewed_by_its_timer() {
+    let rig = Rig::logged_in().await;
+    let began = rig.clock.now().boot;
+
+    // The renewals of the ten minutes after a login come first.
+    rig.clock.sleep(secs(4 * 3600)).await;
+
+    assert!((14..=24).contains(&rig.provider.refreshes()), "{}", rig.provider.refreshes());
+    assert_eq!(rig.session.view().state, AccountState::Ready);
+    assert_eq!(rig.clock.now().boot.since(began), secs(4 * 3600));
+}
+
+/// N9, N10, N12: time asleep counts, the provider is asked once, and the account says what happened.
+#[tokio::test(start_paused = true)]
+async fn a_laptop_that_slept_too_long_asks_once_and_tells() {
+    let rig = Rig::logged_in().await;
+    rig.provider.script([Behaviour::Refuse(Class::SessionOver)]);
+
+    rig.time.suspend(secs(3600));
+    let answer = rig.session.token(TokenOptions::default()).await;
+
+    assert!(matches!(answer, Err(Error::LoginRequired(_))));
+    assert_eq!(rig.provider.refreshes(), 1);
+    assert_eq!((rig.session.view().state, rig.session.view().reason), (AccountState::Expired, "asleep"));
+    rig.clock.sleep(secs(7200)).await;
+    assert_eq!(rig.provider.refreshes(), 1, "said once, and nothing is sent after it");
+}
+
+/// D5, section 10: a caller's time runs out, the refresh's does not, and its token is saved.
+#[tokio::test(start_paused = true)]
+async fn a_hanging_provider_costs_a_caller_fifteen_seconds_and_no_token() {
+    let rig = Rig::idle().await;
+    rig.provider.script([Behaviour::Hang]);
+    let asked = rig.clock.now().boot;
+
+    let answer = rig.session.token(TokenOptions::default()).await;
+
+    assert!(matches!(answer, Err(Error::Timeout(_))));
+    assert_eq!(rig.clock.now().boot.since(asked).as_secs(), 15);
+    rig.provider.release.notify_one();
+    let token = rig.session.token(TokenOptions::default()).await.unwrap();
+    assert_eq!((token.token.expose(), rig.provider.refreshes()), ("canary-a4", 1));
+    assert_eq!(rig.stored().await.as_deref(), Some("canary-r4"));
+}
+
+/// One refresh: it belongs to the task, and no caller that goes away takes it along.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_vanishes_takes_no_refresh_with_it() {
+    let rig = Rig::idle().await;
+    rig.provider.script([Behaviour::Hang]);
+    let session = rig.session.clone();
+    let caller = tokio::spawn(async move { session.token(TokenOptions::default()).await.is_ok() });
+    rig.provider.called(1).await;
+
+    caller.abort();
+    let _ = caller.await;
+    rig.provider.release.notify_one();
+
+    let token = rig.session.token(TokenOptions::default()).await.unwrap();
+    assert_eq!((token.token.expose(), rig.provider.refreshes()), ("canary-a4", 1));
+}
+
+/// D5: a stop waits for the answer that holds the only valid refresh token, and for its save.
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_the_refresh_and_its_save() {
+    let rig = Rig::idle().await;
+    rig.provider.script([Behaviour::Hang]);
+    let session = rig.session.clone();
+    let caller = tokio::spawn(async move { session.token(TokenOptions::default()).await.is_ok() });
+    rig.provider.called(1).await;
+
+    let release = async {
+        rig.clock.sleep(secs(30)).await;
+        rig.provider.release.notify_one();
+    };
+    let (heirloom, ()) = tokio::join!(rig.session.stop(), release);
+
+    assert!(heirloom.is_some());
+    assert_eq!(rig.stored().await.as_deref(), Some("canary-r4"));
+    caller.abort();
+}
+
+/// O, N16: failures are retried by themselves, and callers are served as soon as it is over.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_out_and_ends_by_itself() {
+    let rig = Rig::idle().await;
+    rig.provider.script(std::iter::repeat_n(Behaviour::Refuse(Class::Unreachable), 4));
+    let asked = rig.clock.now().boot;
+
+    let token = rig.session.token(TokenOptions::default()).await.unwrap();
+
+    assert_eq!(token.token.expose(), "canary-a4");
+    assert_eq!(rig.provider.refreshes(), 5);
+    assert!(rig.clock.now().boot.since(asked) < secs(15));
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+struct Rig {
+    session: SessionHandle,
+    provider: Arc<Scripted>,
+    store: Arc<MemoryStore>,
+    clock: Clock,
+    time: Arc<VirtualTime>,
+}
+
+impl Rig {
+    async fn logged_in() -> Self {
+        let (clock, time) = Clock::simulated(secs(1_790_000_000));
+        let provider = Arc::new(Scripted::default());
+        let store = Arc::new(MemoryStore::default());
+        let session = spawn(Parts {
+            account: account(),
+            policy: policy(),
+            oauth: Some((Arc::new(config()), Arc::clone(&provider))),
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            dice: || 0.5,
+            heirloom: None,
+        });
+        let granted = Granted { tokens: provider.issue(), sub: String::new(), subject: "ayu".into() };
+        assert!(session.logged_in(granted, Asked::at(&clock.now())).await.unwrap(), "saved");
+        Self { session, provider, store, clock, time }
+    }
+
+    /// Twenty minutes after the login: renewed twice ahead of time, then left alone until the access token
+    /// has expired. The next renewal by itself is a while away; the next tokens are the fourth.
+    async fn idle() -> Self {
+        let rig = Self::logged_in().await;
+        rig.clock.sleep(secs(1200)).await;
+        assert_eq!(rig.provider.refreshes(), 2);
+        rig
+    }
+
+    /// The stored refresh token.
+    async fn stored(&self) -> Option<String> {
+        let session = self.store.load(&account()).await.unwrap().session;
+        session.map(|record| record.refresh_token.expose().to_owned())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Behaviour {
+    /// Answers when it is released.
+    Hang,
+    Refuse(Class),
+}
+
+/// A provider that rotates, and fails as it is told to.
+#[derive(Default)]
+struct Scripted {
+    script: Mutex<VecDeque<Behaviour>>,
+    release: Notify,
+    calls: Notify,
+    refreshes: AtomicU32,
+    issued: AtomicU32,
+}
+
+impl Scripted {
+    fn script(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
+        self.script.lock().unwrap().extend(behaviours);
+        self.refreshes.store(0, Ordering::Relaxed);
+    }
+
+    fn refreshes(&self) -> u32 {
+        self.refreshes.load(Ordering::Relaxed)
+    }
+
+    async fn called(&self, times: u32) {
+        while self.refreshes() < times {
+            self.calls.notified().await;
+        }
+    }
+
+    fn issue(&self) -> TokenResponse {
+        let number = self.issued.fetch_add(1, Ordering::Relaxed) + 1;
+        TokenResponse {
+            access_token: AccessToken::parse(format!("canary-a{number}")).unwrap(),
+            expires_in: Lifetime::For(secs(300)),
+            refresh_token: RefreshToken::parse(format!("canary-r{number}")).ok(),
+            refresh_expires_in: Lifetime::For(secs(1800)),
+            scope: None,
+            id_token: None,
+        }
+    }
+}
+
+impl Provider for Scripted {
+    async fn front(&self) -> Result<Front, ProviderError> {
+        Err(ProviderError::new(Class::Unreachable, "no login here"))
+    }
+
+    async fn exchange(
+        &self,
+        _exchange: CodeExchange,
+        _secret: Option<ClientSecret>,
+    ) -> Result<Granted, ProviderError> {
+        Err(ProviderError::new(Class::Unreachable, "no login here"))
+    }
+
+    async fn refresh(
+        &self,
+        _refresh_token: RefreshToken,
+        _secret: Option<ClientSecret>,
+        _sub: String,
+    ) -> Result<TokenResponse, ProviderError> {
+        self.refreshes.fetch_add(1, Ordering::Relaxed);
+        self.calls.notify_one();
+        let behaviour = self.script.lock().unwrap().pop_front();
+        match behaviour {
+            Some(Behaviour::Refuse(class)) => return Err(ProviderError::new(class, "no luck")),
+            Some(Behaviour::Hang) => self.release.notified().await,
+            None => {}
+        }
+        Ok(self.issue())
+    }
+
+    async fn end_session(&self, _refresh_token: RefreshToken, _secret: Option<ClientSecret>) -> End {
+        End::Done
+    }
+}
+
+fn account() -> AccountName {
+    AccountName::parse("chaster").unwrap()
+}
+
+fn policy() -> Policy {
+    Policy {
+        account: "chaster".into(),
+        personal: false,
+        stored_secret: false,
+        issuer: "https://id.example".into(),
+        client_id: "app".into(),
+        scope: String::new(),
+        keep_alive: KeepAlive::Always,
+        min_validity: None,
+        boot_id: "b".into(),
+        machine: "m".into(),
+    }
+}
+
+fn config() -> OAuthConfig {
+    let url = |path: &str| url::Url::parse(&format!("https://id.example/{path}")).unwrap();
+    let endpoints = ExplicitEndpoints {
+        authorization: url("auth"),
+        token: url("token"),
+        logout: LogoutEndpoint::None,
+        jwks: None,
+        userinfo: None,
+    };
+    OAuthConfig {
+        client_id: "app".into(),
+        client_auth: None,
+        client_secret: SecretSource::Store,
+        scopes: Vec::new(),
+        redirect: crate::config::RedirectUri::default(),
+        endpoints: Endpoints::Explicit(Box::new(endpoints)),
+        profile: None,
+        iss: None,
+        issuer: None,
+        response_mode: ResponseMode::Query,
+        pkce: true,
+        extra_params: std::collections::BTreeMap::new(),
+        keep_alive: KeepAlive::Always,
+        min_validity: None,
+        ca_file: None,
+        store: crate::config::StoreKind::Memory,
+    }
+}
