@@ -1,6 +1,7 @@
 """A private session bus, and calls on it that keep the error's name (busctl shows only the message)."""
 
 import pathlib
+import socket
 import threading
 import time
 
@@ -43,15 +44,15 @@ class PrivateBus:
     """A dbus-daemon of our own; without a service folder nothing is ever activated on it."""
 
     def __init__(self, runtime, env, services=None):
-        socket = pathlib.Path(runtime) / "bus"
+        path = pathlib.Path(runtime) / "bus"
         config = pathlib.Path(runtime) / "bus.conf"
         config.write_text(
-            _CONFIG.format(socket=socket, services=f"<servicedir>{services}</servicedir>" if services else "")
+            _CONFIG.format(socket=path, services=f"<servicedir>{services}</servicedir>" if services else "")
         )
-        self.address = f"unix:path={socket}"
+        self.address = f"unix:path={path}"
         argv = [required("dbus-daemon"), f"--config-file={config}", "--nofork", "--nopidfile"]
         self.process = Process(argv, log=pathlib.Path(runtime) / "bus.log", env=env)
-        self.process.ready("the bus socket", socket.exists, 10)
+        self.process.ready("the bus", lambda: _listens(path), 10)
 
     def connect(self):
         return Connection(self.address)
@@ -158,6 +159,16 @@ class Monitor:
             if message.header.message_type == MessageType.method_call
             and message.header.fields.get(HeaderFields.member) in members
         ]
+
+
+def _listens(path):
+    """Whether the socket is there and somebody listens: it is bound a moment before."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _outcome(message):
