@@ -93,6 +93,35 @@ def installed(prepared, binaries, keycloak, relay, tmp_path):
         machine.stop()
 
 
+def the_readmes_own_commands_install_it_below_home(prepared, binaries, tmp_path):
+    """README, "Install": without root and without packages; everything but the build, as it is printed there."""
+    text = (PROJECT / "README.md").read_text()
+    block = text.partition("## Install")[2].partition("```sh\n")[2].partition("```")[0]
+    commands = "\n".join(line for line in block.splitlines() if not line.startswith("cargo "))
+    assert "daemon-reload" in commands and "ReloadConfig" in commands, block
+    machine = booted.Booted(prepared["BEARERD_ROOT_TAR"], tmp_path)
+    try:
+        for program in ("bearerd", "bearerctl"):
+            machine.install(binaries / program, f"/home/carol/.local/bin/{program}", 0o755)
+        for file in ("systemd/bearerd.service", "dbus/org.bearerd.Broker1.service"):
+            machine.install(PROJECT / file, f"/home/carol/clone/{file}")
+        machine.write_home(".config/bearerd/config.toml", "[accounts.dev]\nsource = 'personal'\n")
+        machine.boot()
+
+        machine.shell(f"cd ~/clone && set -e\n{commands}", check=True)
+
+        refused = machine.run("busctl", "--user", "call", *CALL, "GetToken", "s", "dev")
+        assert "StoreUnavailable" in refused.stderr or "LoginRequired" in refused.stderr, refused
+        assert machine.show(UNIT, "ActiveState") == "active"
+        machine.shell("systemctl --user enable --now bearerd && PATH=~/.local/bin:$PATH bearerctl reload", check=True)
+        machine.run("systemctl", "--user", "reload", UNIT, check=True)
+        doctor = machine.shell("PATH=~/.local/bin:$PATH bearerctl doctor").stdout
+        for fine in ("ok    activation file", "ok    unit: enabled", "ok    bearerd answers"):
+            assert fine in doctor, doctor
+    finally:
+        machine.stop()
+
+
 def the_first_call_starts_the_daemon(installed):
     """Q8: nothing runs, one call activates the unit, and the answer is the product's own."""
     machine = installed.machine
