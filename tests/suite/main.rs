@@ -9,3 +9,4 @@ mod refresh;
 mod sandbox;
 mod store;
 mod support;
+mod tls;
