@@ -16,7 +16,9 @@ use crate::config::{
 };
 use crate::oidc::OAuthProvider;
 use crate::oidc::http::Http;
-use crate::session::{self, AccountState, Heirloom, Parts, Policy, SessionHandle};
+use crate::power::Busy;
+use crate::recovery::{Recalled, Records, Recovery};
+use crate::session::{self, AccountState, Budget, Heirloom, Interruption, Parts, Policy, SessionHandle};
 use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
 use crate::store::secret_service::SecretServiceStore;
@@ -61,6 +63,8 @@ pub struct Accounts {
     clock: Clock,
     secret_service: Arc<SecretServiceStore>,
     memory: Arc<MemoryStore>,
+    records: Arc<Records>,
+    busy: Busy,
     boot_id: String,
     machine: String,
     current: RwLock<Current>,
@@ -74,17 +78,26 @@ struct Current {
     broken: Option<String>,
     /// By `ca_file`: a client keeps the system's certificates, so it is shared.
     http: HashMap<Option<PathBuf>, Arc<Http>>,
+    /// By issuer.
+    budgets: HashMap<String, Arc<Budget>>,
 }
 
 impl Accounts {
     /// Reads the configuration; a bad one is kept as the answer to every call.
     #[must_use]
-    pub fn load(dirs: ConfigDirs, clock: Clock, secret_service: SecretServiceStore) -> Self {
+    pub fn load(
+        dirs: ConfigDirs,
+        clock: Clock,
+        secret_service: SecretServiceStore,
+        records: Records,
+    ) -> Self {
         let accounts = Self {
             dirs,
             clock,
             secret_service: Arc::new(secret_service),
             memory: Arc::default(),
+            records: Arc::new(records),
+            busy: Busy::default(),
             boot_id: read_line("/proc/sys/kernel/random/boot_id"),
             machine: machine(),
             current: RwLock::default(),
@@ -135,7 +148,7 @@ impl Accounts {
         for (name, wanted) in &config.accounts {
             let account = match old.remove(name) {
                 Some(account) if account.config == *wanted => account,
-                _ => Arc::new(self.start(Arc::clone(wanted), heirlooms.remove(name), &mut current.http)),
+                _ => Arc::new(self.start(Arc::clone(wanted), heirlooms.remove(name), &mut current)),
             };
             current.accounts.insert(name.clone(), account);
         }
@@ -147,7 +160,7 @@ impl Accounts {
         &self,
         config: Arc<AccountConfig>,
         heirloom: Option<Heirloom>,
-        clients: &mut HashMap<Option<PathBuf>, Arc<Http>>,
+        current: &mut Current,
     ) -> Account {
         let oauth = match &config.source {
             Source::OAuth(oauth) => Some(Arc::new(oauth.as_ref().clone())),
@@ -166,23 +179,41 @@ impl Accounts {
             min_validity: oauth.as_ref().and_then(|oauth| oauth.min_validity),
             boot_id: self.boot_id.clone(),
             machine: self.machine.clone(),
+            phase: session::system_dice(),
         };
         let kind = oauth.as_ref().map_or(StoreKind::SecretService, |oauth| oauth.store);
         let provider = oauth.map(|oauth| {
             let ca_file = oauth.ca_file.clone();
-            let http = clients.entry(ca_file.clone()).or_insert_with(|| Arc::new(Http::new(ca_file)));
+            let http = current.http.entry(ca_file.clone()).or_insert_with(|| Arc::new(Http::new(ca_file)));
             let provider =
                 Arc::new(OAuthProvider::new(Arc::clone(&oauth), Arc::clone(http), self.clock.clone()));
             (oauth, provider)
         });
         let account = config.name.clone();
-        let (clock, dice) = (self.clock.clone(), session::system_dice as fn() -> f64);
+        let (clock, busy) = (self.clock.clone(), self.busy.clone());
+        let dice: Arc<dyn Fn() -> f64 + Send + Sync> = Arc::new(session::system_dice);
+        let budget = Arc::clone(current.budgets.entry(config.issuer.clone()).or_default());
+        // A session that goes on has its own memory of all that.
+        let recalled = if heirloom.is_some() { Recalled::default() } else { self.records.recall(&account) };
+        let recovery: Arc<dyn Recovery> = Arc::clone(&self.records) as _;
         let (session, store_name) = match kind {
             StoreKind::SecretService => {
                 let store = Arc::clone(&self.secret_service);
                 let name = store.name();
                 (
-                    session::spawn(Parts { account, policy, oauth: provider, store, clock, dice, heirloom }),
+                    session::spawn(Parts {
+                        account,
+                        policy,
+                        oauth: provider,
+                        store,
+                        clock,
+                        dice,
+                        heirloom,
+                        recovery,
+                        recalled,
+                        budget,
+                        busy,
+                    }),
                     name,
                 )
             }
@@ -190,7 +221,19 @@ impl Accounts {
                 let store = Arc::clone(&self.memory);
                 let name = store.name();
                 (
-                    session::spawn(Parts { account, policy, oauth: provider, store, clock, dice, heirloom }),
+                    session::spawn(Parts {
+                        account,
+                        policy,
+                        oauth: provider,
+                        store,
+                        clock,
+                        dice,
+                        heirloom,
+                        recovery,
+                        recalled,
+                        budget,
+                        busy,
+                    }),
                     name,
                 )
             }
@@ -308,6 +351,17 @@ impl Accounts {
     pub async fn stop(&self) {
         let accounts = self.list();
         futures_util::future::join_all(accounts.iter().map(|account| account.session.stop())).await;
+    }
+
+    /// Tells every session what happens to the machine.
+    pub(crate) async fn interrupt(&self, interruption: Interruption) {
+        for account in self.list() {
+            account.session.interrupt(interruption).await;
+        }
+    }
+
+    pub(crate) fn busy(&self) -> &Busy {
+        &self.busy
     }
 
     #[must_use]

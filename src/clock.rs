@@ -280,6 +280,7 @@ impl VirtualTime {
                 return;
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(deadline.since(now)) => {}
                 _ = shifts.changed() => {}
             }

@@ -4,18 +4,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use zbus::Connection;
-use zbus::fdo::{RequestNameFlags, RequestNameReply};
+use zbus::fdo::{self, RequestNameFlags, RequestNameReply};
 
 use crate::accounts::Accounts;
 use crate::bus::{self, Bus, LogControl};
 use crate::clock::Clock;
 use crate::config::ConfigDirs;
 use crate::logging::Levels;
+use crate::recovery::{Records, Vault};
 use crate::store::secret_service::SecretServiceStore;
-use crate::systemd;
+use crate::{network, power, systemd};
 
 /// How long proof of life may take before the watchdog is left to bite.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -29,6 +31,8 @@ pub enum DaemonError {
     Signals(#[source] io::Error),
     #[error("cannot serve on the session bus: {0}")]
     Bus(#[from] zbus::Error),
+    #[error("{} was taken from us; to go on run: systemctl --user restart bearerd", bus::NAME)]
+    NameLost,
     #[error("another bearerd owns {} on this bus; stop it first: systemctl --user stop bearerd", bus::NAME)]
     NameTaken,
 }
@@ -37,31 +41,48 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(connection: Connection, dirs: ConfigDirs, levels: Levels) -> Result<(), DaemonError> {
+pub async fn run(
+    connection: Connection,
+    system: impl Future<Output = zbus::Result<Connection>> + Send + 'static,
+    dirs: ConfigDirs,
+    vault: Vault,
+    levels: Levels,
+) -> Result<(), DaemonError> {
     let clock = Clock::system().map_err(DaemonError::Clock)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
 
     let store = SecretServiceStore::new(connection.clone());
-    let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store));
+    let records = Records::new(dirs.state.clone(), vault);
+    let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store, records));
     let bus = Bus::serve(connection.clone(), Arc::clone(&accounts), LogControl::new(levels)).await?;
+    let losses = fdo::DBusProxy::new(&connection).await?.receive_name_lost_with_args(&[(0, bus::NAME)]).await;
+    let mut losses = losses?;
     own_name(&connection).await?;
     let mut status = bus.status();
     let line = status.borrow_and_update().clone();
     systemd::notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
 
+    // Both end with the runtime.
+    tokio::spawn(power::watch(system, Arc::clone(&accounts)));
+    {
+        let (accounts, clock) = (Arc::clone(&accounts), clock.clone());
+        tokio::spawn(async move { network::watch(&accounts, &clock).await });
+    }
+
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut life = watchdog.map(|every| clock.now().boot.after(every));
-    loop {
+    let end = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
             () = closed(&connection) => {
                 tracing::warn!("the session bus is gone");
-                break;
+                break Ok(());
             }
+            Some(_) = losses.next() => break Err(DaemonError::NameLost),
             _ = hangup.recv() => match bus.reload().await {
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "the configuration was not read again"),
@@ -77,13 +98,13 @@ pub async fn run(connection: Connection, dirs: ConfigDirs, levels: Levels) -> Re
                 life = watchdog.map(|every| clock.now().boot.after(every));
             }
         }
-    }
+    };
     tracing::info!("stopping");
     systemd::notify(&[NotifyState::Stopping]);
     // New callers start the next daemon; this one only finishes what it has begun.
     let _ = connection.release_name(bus::NAME).await;
     accounts.stop().await;
-    Ok(())
+    end
 }
 
 async fn own_name(connection: &Connection) -> Result<(), DaemonError> {
@@ -100,7 +121,7 @@ async fn own_name(connection: &Connection) -> Result<(), DaemonError> {
 /// The bus answers and every session's task turns.
 async fn is_alive(connection: &Connection, accounts: &Accounts, clock: &Clock) -> bool {
     let proof = async {
-        let bus = zbus::fdo::PeerProxy::builder(connection)
+        let bus = fdo::PeerProxy::builder(connection)
             .destination("org.freedesktop.DBus")?
             .path("/org/freedesktop/DBus")?
             .build()

@@ -76,8 +76,11 @@ pub mod config;
 pub mod daemon;
 pub mod logging;
 pub mod login;
+pub mod network;
 pub mod oidc;
+pub mod power;
 pub mod process;
+pub mod recovery;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

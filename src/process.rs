@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::config::ConfigDirs;
+use crate::recovery::Vault;
 use crate::{daemon, logging};
 
 /// Runs the daemon until it is told to stop.
@@ -15,6 +16,7 @@ pub fn main() -> ExitCode {
         Ok(levels) => levels,
         Err(error) => return fail(&error.to_string()),
     };
+    let vault = Vault::inherited();
     forbid_dumps();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -23,7 +25,8 @@ pub fn main() -> ExitCode {
     };
     let end = runtime.block_on(async {
         let connection = zbus::Connection::session().await?;
-        daemon::run(connection, ConfigDirs::from_env(), levels).await
+        let system = zbus::Connection::system();
+        daemon::run(connection, system, ConfigDirs::from_env(), vault, levels).await
     });
     // A read that blocks on a caller's descriptor must not hold up the end.
     runtime.shutdown_background();

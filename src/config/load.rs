@@ -21,6 +21,8 @@ pub struct ConfigDirs {
     pub user: PathBuf,
     /// `/usr/share/bearerd`.
     pub vendor: PathBuf,
+    /// `$XDG_STATE_HOME/bearerd`: notes of refreshes under way.
+    pub state: PathBuf,
     /// `$CREDENTIALS_DIRECTORY`.
     pub credentials: Option<PathBuf>,
     pub home: Option<PathBuf>,
@@ -32,10 +34,13 @@ impl ConfigDirs {
     pub fn from_env() -> Self {
         let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = variable("HOME");
+        let state =
+            variable("XDG_STATE_HOME").or_else(|| home.as_ref().map(|home| home.join(".local/state")));
         let config = variable("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
         Self {
             user: config.unwrap_or_else(|| PathBuf::from("/nonexistent")).join("bearerd"),
             vendor: PathBuf::from("/usr/share/bearerd"),
+            state: state.unwrap_or_else(|| PathBuf::from("/nonexistent")).join("bearerd"),
             credentials: variable("CREDENTIALS_DIRECTORY"),
             home,
         }

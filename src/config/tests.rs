@@ -25,6 +25,7 @@ impl Files {
 
     fn dirs(&self) -> ConfigDirs {
         ConfigDirs {
+            state: "/nonexistent".into(),
             user: self.0.path().to_owned(),
             vendor: self.0.path().join("vendor"),
             credentials: Some("/run/credentials/bearerd".into()),

@@ -44,6 +44,7 @@ struct Known {
     metadata: Metadata,
     etag: Option<String>,
     fetched: BootTime,
+    doubtful: bool,
 }
 
 struct Keys {
@@ -103,16 +104,25 @@ impl Resolver {
         }
     }
 
+    /// Something answered that is no token endpoint: it may have moved, so the metadata is asked for again.
+    pub(super) async fn doubt(&self) {
+        if let Some(known) = self.metadata.lock().await.as_mut() {
+            known.doubtful = true;
+        }
+    }
+
     async fn metadata(&self, issuer: &Url, token_is_pinned: bool) -> Result<Metadata, ProviderError> {
         let mut known = self.metadata.lock().await;
         let now = self.clock.now().boot;
-        if let Some(known) = known.as_ref().filter(|known| now.since(known.fetched) < METADATA_LIFE) {
+        let serves = |known: &&Known| !known.doubtful && now.since(known.fetched) < METADATA_LIFE;
+        if let Some(known) = known.as_ref().filter(serves) {
             return Ok(known.metadata.clone());
         }
         let fetched = self.fetch(issuer, known.as_ref()).await;
         match (fetched, known.as_mut()) {
             (Ok(None), Some(known)) => {
                 known.fetched = now;
+                known.doubtful = false;
                 Ok(known.metadata.clone())
             }
             (Ok(None), None) => Err(ProviderError::new(Class::Malformed, "the provider's metadata is empty")),
@@ -125,10 +135,11 @@ impl Resolver {
                      to use it, set token_endpoint"
                 );
                 old.fetched = now;
+                old.doubtful = false;
                 Ok(old.metadata.clone())
             }
             (Ok(Some((metadata, etag))), _) => {
-                *known = Some(Known { metadata: metadata.clone(), etag, fetched: now });
+                *known = Some(Known { metadata: metadata.clone(), etag, fetched: now, doubtful: false });
                 Ok(metadata)
             }
             // A provider that restarts answers nonsense for a while: what was true still is.

@@ -205,7 +205,13 @@ impl Provider for OAuthProvider {
         let form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
         let answer =
             self.post(&endpoints, &endpoints.token, form, stored_secret, http::REFRESH_TIMEOUT).await?;
-        let tokens = token::read_answer(&answer)?;
+        let tokens = match token::read_answer(&answer) {
+            Err(error) if error.class == Class::Malformed => {
+                self.resolver.doubt().await;
+                return Err(error);
+            }
+            tokens => tokens?,
+        };
         if let (Some(id_token), Some(issuer), false) = (&tokens.id_token, &self.config.issuer, sub.is_empty())
         {
             id_token::check_refreshed(id_token.expose(), issuer, &self.config.client_id, &sub).map_err(

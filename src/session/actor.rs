@@ -10,19 +10,22 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::budget::Budget;
 use super::error::Error;
-use super::handle::{Command, Published, Request, SessionHandle};
+use super::handle::{Command, Interruption, Published, Request, SessionHandle};
 use super::login::Starting;
 use super::schedule::Jitter;
-use super::state::{Answer, Effect, Heirloom, Policy, RequestId, Session};
+use super::state::{Answer, Effect, Heirloom, Policy, RefreshOrder, RequestId, Session};
 use super::text;
 use crate::account::AccountName;
 use crate::clock::Clock;
 use crate::config::OAuthConfig;
 use crate::login::{Attempt, LoginState};
 use crate::oidc::authorization::Front;
-use crate::oidc::error::ProviderError;
+use crate::oidc::error::{Class, ProviderError};
 use crate::oidc::{End, Provider};
+use crate::power::{Busy, BusyGuard};
+use crate::recovery::{Recalled, Recovery, Unsaved};
 use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
 use crate::store::{Item, ItemKind, Loaded, Store, StoreError};
 use crate::tokens::TokenResponse;
@@ -45,16 +48,32 @@ pub struct Parts<P, S> {
     pub store: Arc<S>,
     pub clock: Clock,
     /// Draws a number from 0 to 1.
-    pub dice: fn() -> f64,
+    pub dice: Arc<dyn Fn() -> f64 + Send + Sync>,
     pub heirloom: Option<Heirloom>,
+    pub recovery: Arc<dyn Recovery>,
+    /// What the last process left.
+    pub recalled: Recalled,
+    /// Shared by all sessions of the issuer.
+    pub budget: Arc<Budget>,
+    pub busy: Busy,
 }
 
 /// Starts an account's task.
 #[must_use]
 pub fn spawn<P: Provider, S: Store>(parts: Parts<P, S>) -> SessionHandle {
+    let (handle, task) = prepare(parts);
+    tokio::spawn(task);
+    handle
+}
+
+/// An account's task, for whoever wants to end it at any moment.
+pub fn prepare<P: Provider, S: Store>(
+    parts: Parts<P, S>,
+) -> (SessionHandle, impl Future<Output = ()> + Send + use<P, S>) {
     let now = parts.clock.now();
     let personal = parts.policy.personal;
     let (mut session, effects) = Session::new(parts.policy, &now);
+    session.recall(parts.recalled, &now);
     if let Some(heirloom) = parts.heirloom {
         session.inherit(heirloom);
     }
@@ -80,10 +99,17 @@ pub fn spawn<P: Provider, S: Store>(parts: Parts<P, S>) -> SessionHandle {
         starting: None,
         tasks: JoinSet::new(),
         publisher,
+        recovery: parts.recovery,
+        budget: parts.budget,
+        busy: parts.busy,
+        busy_guard: None,
+        give_up: None,
     };
-    actor.perform(effects);
-    tokio::spawn(actor.run(inbox));
-    handle
+    let task = async move {
+        actor.perform(effects);
+        actor.run(inbox).await;
+    };
+    (handle, task)
 }
 
 pub(super) struct Actor<P, S> {
@@ -91,7 +117,7 @@ pub(super) struct Actor<P, S> {
     pub(super) oauth: Option<(Arc<OAuthConfig>, Arc<P>)>,
     pub(super) store: Arc<S>,
     pub(super) clock: Clock,
-    pub(super) dice: fn() -> f64,
+    pub(super) dice: Arc<dyn Fn() -> f64 + Send + Sync>,
     pub(super) session: Session,
     /// For login tasks, which report back like anybody else.
     pub(super) handle: SessionHandle,
@@ -101,6 +127,12 @@ pub(super) struct Actor<P, S> {
     pub(super) tasks: JoinSet<Completion>,
     pub(super) publisher: watch::Sender<Published>,
     pub(super) starting: Option<Starting>,
+    recovery: Arc<dyn Recovery>,
+    budget: Arc<Budget>,
+    busy: Busy,
+    busy_guard: Option<BusyGuard>,
+    /// Ends the wait for the refresh on its way.
+    give_up: Option<oneshot::Sender<()>>,
 }
 
 pub(super) enum Completion {
@@ -121,6 +153,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let mut store_changes = self.store.changes();
         store_changes.mark_unchanged();
+        let mut returns = self.budget.returns();
         let heir = loop {
             let deadline = self.session.next_timeout(&self.clock.now());
             tokio::select! {
@@ -136,6 +169,11 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     let effects = self.session.store_changed(&now);
                     self.perform(effects);
                 }
+                Ok(()) = returns.changed() => {
+                    let now = self.clock.now();
+                    let effects = self.session.provider_returned(&now);
+                    self.perform(effects);
+                }
                 () = sleep(&self.clock, deadline) => {
                     let now = self.clock.now();
                     let effects = self.session.handle_timeout(&now);
@@ -143,6 +181,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 }
             }
             self.publish();
+            self.tell_busy();
         };
         self.drain(inbox, heir).await;
     }
@@ -153,6 +192,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
         let deadline = self.clock.now().boot.after(DRAIN);
         while self.session.is_busy() {
             tokio::select! {
+                biased;
                 Some(done) = self.tasks.join_next() => self.complete(done),
                 () = self.clock.sleep_until(deadline) => break,
             }
@@ -224,6 +264,17 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 let _ = reply.send(());
                 Vec::new()
             }
+            Command::Interrupt(interruption) => match interruption {
+                Interruption::Suspending => self.session.going_to_sleep(&now),
+                Interruption::Awake => {
+                    self.budget.network_changed();
+                    self.session.woke_up(&now)
+                }
+                Interruption::OtherNetwork => {
+                    self.budget.network_changed();
+                    self.session.network_changed(&now)
+                }
+            },
             Command::Stop(_) => Vec::new(),
         };
         self.perform(effects);
@@ -250,8 +301,15 @@ impl<P: Provider, S: Store> Actor<P, S> {
         let account = self.account.as_str();
         let effects = match done {
             Ok(Completion::Loaded(result)) => self.session.loaded(result, &now),
-            Ok(Completion::Refreshed(result)) => self.session.refreshed(result, &now, self.jitter()),
+            Ok(Completion::Refreshed(result)) => {
+                self.give_up = None;
+                self.budget.outcome(result.as_ref().err(), &now);
+                self.session.refreshed(result, &now, self.jitter())
+            }
             Ok(Completion::Written(sequence, result)) => {
+                if result.is_ok() {
+                    self.recovery.release(&self.account, sequence);
+                }
                 self.session.written(sequence, result, &now, self.jitter())
             }
             Ok(Completion::EndedAtProvider(ended)) => self.session.ended_at_provider(ended, &now),
@@ -301,6 +359,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     self.tasks.spawn(async move { Completion::Loaded(store.load(&account).await) });
                 }
                 Effect::Write { sequence, record } => {
+                    self.recovery.hold(&self.account, Unsaved { sequence, record: record.clone() });
                     let (store, account) = (Arc::clone(&self.store), self.account.clone());
                     self.tasks.spawn(async move {
                         let result = match record {
@@ -310,13 +369,16 @@ impl<P: Provider, S: Store> Actor<P, S> {
                         Completion::Written(sequence, result)
                     });
                 }
-                Effect::Refresh(order) => {
-                    let Some((_, provider)) = &self.oauth else { continue };
-                    let provider = Arc::clone(provider);
+                Effect::Refresh(order) => self.refresh(order),
+                Effect::GiveUp => {
+                    // It may have come back already.
+                    self.give_up.take().map(|give_up| give_up.send(()));
+                }
+                Effect::Note { sequence, note } => {
+                    let (recovery, account) = (Arc::clone(&self.recovery), self.account.clone());
                     self.tasks.spawn(async move {
-                        Completion::Refreshed(
-                            provider.refresh(order.refresh_token, order.client_secret, order.sub).await,
-                        )
+                        recovery.note(&account, sequence, &note).await;
+                        Completion::Nothing
                     });
                 }
                 Effect::EndSession { refresh_token, client_secret } => {
@@ -332,6 +394,40 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     });
                 }
             }
+        }
+    }
+
+    fn refresh(&mut self, order: RefreshOrder) {
+        let now = self.clock.now();
+        let Some((_, provider)) = &self.oauth else { return };
+        if let Some(postponed) = self.budget.admit(&order, &now) {
+            let effects = self.session.postponed(postponed, &now);
+            return self.perform(effects);
+        }
+        let (give_up, given_up) = oneshot::channel();
+        self.give_up = Some(give_up);
+        let (provider, recovery, account) =
+            (Arc::clone(provider), Arc::clone(&self.recovery), self.account.clone());
+        self.tasks.spawn(async move {
+            // On the disk before it is on the wire (D7).
+            recovery.note(&account, order.note_sequence, &order.note).await;
+            let refresh = provider.refresh(order.refresh_token, order.client_secret, order.sub);
+            Completion::Refreshed(tokio::select! {
+                biased;
+                result = refresh => result,
+                Ok(()) = given_up => {
+                    Err(ProviderError::new(Class::Ambiguous, "the machine slept or changed its network meanwhile"))
+                }
+            })
+        });
+    }
+
+    /// Keeps the machine awake for what must not be cut off.
+    fn tell_busy(&mut self) {
+        match (self.session.is_busy(), &self.busy_guard) {
+            (true, None) => self.busy_guard = Some(self.busy.guard()),
+            (false, Some(_)) => self.busy_guard = None,
+            _ => {}
         }
     }
 
@@ -377,6 +473,7 @@ async fn put<S: Store>(
     match write().await {
         Err(StoreError::Locked) => {
             tokio::select! {
+                biased;
                 unlocked = store.unlock() => unlocked?,
                 () = clock.sleep(UNLOCK_WAIT) => return Err(StoreError::Locked),
             }

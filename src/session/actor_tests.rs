@@ -18,6 +18,8 @@ use crate::config::{
 use crate::oidc::authorization::Front;
 use crate::oidc::error::{Class, ProviderError};
 use crate::oidc::{CodeExchange, End, Provider};
+use crate::power::Busy;
+use crate::recovery::{Note, Noting, Recalled, Recovery, Unsaved};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
@@ -163,8 +165,12 @@ impl Rig {
             oauth: Some((Arc::new(config()), Arc::clone(&provider))),
             store: Arc::clone(&store),
             clock: clock.clone(),
-            dice: || 0.5,
+            dice: Arc::new(|| 0.5),
             heirloom: None,
+            recovery: Arc::new(Forgetful),
+            recalled: Recalled::default(),
+            budget: Arc::default(),
+            busy: Busy::default(),
         });
         let granted = Granted { tokens: provider.issue(), sub: String::new(), subject: "ayu".into() };
         assert!(session.logged_in(granted, Asked::at(&clock.now())).await.unwrap(), "saved");
@@ -268,6 +274,19 @@ impl Provider for Scripted {
     }
 }
 
+/// There is no next process.
+struct Forgetful;
+
+impl Recovery for Forgetful {
+    fn note<'a>(&'a self, _: &'a AccountName, _: u64, _: &'a Note) -> Noting<'a> {
+        Box::pin(async {})
+    }
+
+    fn hold(&self, _: &AccountName, _: Unsaved) {}
+
+    fn release(&self, _: &AccountName, _: u64) {}
+}
+
 fn account() -> AccountName {
     AccountName::parse("chaster").unwrap()
 }
@@ -284,6 +303,7 @@ fn policy() -> Policy {
         min_validity: None,
         boot_id: "b".into(),
         machine: "m".into(),
+        phase: 0.5,
     }
 }
 

@@ -15,6 +15,7 @@ use super::state::{
 use super::text;
 use crate::clock::Now;
 use crate::oidc::error::{Class, ProviderError};
+use crate::recovery::{Note, fingerprint};
 use crate::secret::{ClientSecret, PersonalToken};
 use crate::store::{Loaded, SessionRecord, StoreError};
 use crate::tokens::{Granted, TokenResponse};
@@ -84,8 +85,9 @@ impl Session {
     /// The store was read.
     pub(super) fn loaded(&mut self, result: Result<Loaded, StoreError>, now: &Now) -> Vec<Effect> {
         if let Some(error) = self.rereading.take() {
-            self.believe_or_adopt(&error, result, now);
-            return self.settle(now);
+            let mut effects: Vec<Effect> = self.believe_or_adopt(&error, result, now).into_iter().collect();
+            effects.extend(self.settle(now));
+            return effects;
         }
         match result {
             Ok(loaded) => {
@@ -98,10 +100,7 @@ impl Session {
                 }
                 match loaded.session {
                     Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
-                    // Ours is newer, so it must be numbered higher.
-                    Some(record) if self.sync.pending() => {
-                        self.sync.wanted = self.sync.wanted.max(record.sequence + 1);
-                    }
+                    Some(record) if self.sync.pending() => self.reconcile(&record, now),
                     _ => {}
                 }
             }
@@ -111,7 +110,7 @@ impl Session {
     }
 
     /// Takes a stored session, unless it is another client's or another host's (F9, D13).
-    fn adopt(&mut self, record: &SessionRecord, now: &Now) {
+    pub(super) fn adopt(&mut self, record: &SessionRecord, now: &Now) {
         let account = &self.policy.account;
         if record.issuer != self.policy.issuer || record.client_id != self.policy.client_id {
             let message = text::other_client(account);
@@ -123,12 +122,18 @@ impl Session {
             self.live = Some(Live::from_record(record, &self.policy.boot_id, now));
             self.ended = None;
             self.generation += 1;
+            self.compare_note(now);
         }
         self.sync.wanted = self.sync.wanted.max(record.sequence);
         self.sync.done = self.sync.wanted;
     }
 
-    fn believe_or_adopt(&mut self, error: &ProviderError, stored: Result<Loaded, StoreError>, now: &Now) {
+    fn believe_or_adopt(
+        &mut self,
+        error: &ProviderError,
+        stored: Result<Loaded, StoreError>,
+        now: &Now,
+    ) -> Option<Effect> {
         let ours = self.live.as_ref().and_then(|live| live.refresh_token.clone());
         let newer = stored.ok().and_then(|loaded| loaded.session).filter(|record| {
             Some(&record.refresh_token) != ours.as_ref()
@@ -145,23 +150,26 @@ impl Session {
                 }
                 self.reread = true;
             }
-            None => self.end_session(error, now),
+            None => return self.end_session(error, now),
         }
+        None
     }
 
     /// The provider ended it (D15): the refresh token goes, the access token serves out its time.
-    fn end_session(&mut self, error: &ProviderError, now: &Now) {
-        let Some(live) = &mut self.live else { return };
+    fn end_session(&mut self, error: &ProviderError, now: &Now) -> Option<Effect> {
+        let live = self.live.as_mut()?;
         live.refresh_token = None;
         live.keep_alive_at = None;
         let slept = self.slept.as_ref().filter(|sleep| sleep.until >= live.obtained);
         let overdue = live.ends().is_some_and(|ends| now.boot >= ends);
         let (reason, message) =
-            text::session_over(&self.policy.account, live.lifetime, slept, overdue, error);
+            text::session_over(&self.policy.account, live.lifetime, slept, overdue, live.doubtful, error);
         tracing::info!(account = %self.policy.account, reason, "the provider ended the session");
         self.ended = Some(Ended { by_provider: true, reason, message });
         self.trouble = None;
         self.sync.wanted += 1;
+        self.noted = None;
+        Some(self.write_note(Note::default()))
     }
 
     /// The refresh has ended.
@@ -187,17 +195,17 @@ impl Session {
         if flight.generation != self.generation {
             return self.settle(now);
         }
+        let mut effects = Vec::new();
         match result {
             Ok(response) => self.renewed(response, &flight, now, jitter),
-            Err(error) => self.failed(error, now, jitter),
+            Err(error) => effects.extend(self.failed(error, &flight, now, jitter)),
         }
         if let Some(error) = &self.rereading {
             tracing::debug!(account = %self.policy.account, code = error.code, "reading the store again");
-            let mut effects = vec![Effect::Load];
-            effects.extend(self.settle(now));
-            return effects;
+            effects.push(Effect::Load);
         }
-        self.settle(now)
+        effects.extend(self.settle(now));
+        effects
     }
 
     fn renewed(&mut self, response: TokenResponse, flight: &InFlight, now: &Now, jitter: Jitter) {
@@ -221,6 +229,8 @@ impl Session {
                 message,
                 reason: "dead-token",
                 attempts: live.dead_in_row,
+                prompted: true,
+                asks_again: false,
                 retry_at: now.boot.after(retry),
                 not_before: now.boot.after(retry),
                 last_attempt: now.boot,
@@ -239,25 +249,35 @@ impl Session {
         self.want_saved(now);
     }
 
-    fn failed(&mut self, error: ProviderError, now: &Now, jitter: Jitter) {
+    fn failed(
+        &mut self,
+        error: ProviderError,
+        flight: &InFlight,
+        now: &Now,
+        jitter: Jitter,
+    ) -> Option<Effect> {
         if let (Some(token), Some(live)) = (&error.salvaged, &mut self.live) {
             live.refresh_token = Some(token.clone());
             self.want_saved(now);
         }
+        if let (Class::Ambiguous, Some(live)) = (error.class, &mut self.live) {
+            live.doubtful = true;
+        }
         if error.class == Class::SessionOver {
             if self.reread {
                 self.reread = false;
-                self.end_session(&error, now);
-            } else {
-                self.rereading = Some(error);
+                return self.end_session(&error, now);
             }
-            return;
+            self.rereading = Some(error);
+            return None;
         }
-        let attempts = self.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
+        let (attempts, prompted) =
+            self.trouble.as_ref().map_or((0, false), |trouble| (trouble.attempts, trouble.prompted));
+        let prompt = error.class == Class::Ambiguous && !prompted;
         let left = self.live.as_ref().and_then(Live::ends).map(|ends| ends.since(now.boot));
         let wait = match error.class {
             // One prompt retry: several providers repeat their answer for a short while (D8).
-            Class::Ambiguous if attempts == 0 => Duration::from_millis(500).mul_f64(1.0 + jitter.0),
+            Class::Ambiguous if prompt => Duration::from_millis(500).mul_f64(1.0 + jitter.0),
             Class::Refused => REFUSED_RETRY,
             _ => schedule::backoff(attempts, left, jitter),
         };
@@ -270,10 +290,18 @@ impl Session {
             reason: text::trouble_reason(&error),
             message: error.message,
             attempts: attempts + 1,
+            prompted: prompted || prompt,
+            asks_again: prompt,
             retry_at: now.boot.after(wait).max(not_before),
             not_before,
             last_attempt: now.boot,
         });
+        // Whether it was spent is open until there is an answer.
+        let doubtful = self.live.as_ref().is_some_and(|live| live.doubtful);
+        let sent = doubtful.then(|| fingerprint(&flight.sent));
+        let counted = if error.class == Class::Refused { 0 } else { attempts + 1 };
+        let note = self.note(sent, counted, not_before.since(now.boot), now);
+        Some(self.write_note(note))
     }
 
     fn want_saved(&mut self, now: &Now) {
@@ -330,6 +358,8 @@ impl Session {
                 reason: text::trouble_reason(error),
                 message: error.message.clone(),
                 attempts: 1,
+                prompted: true,
+                asks_again: false,
                 retry_at,
                 not_before: retry_at,
                 last_attempt: now.boot,
@@ -349,7 +379,8 @@ impl Session {
         // Also without a session: a stored one may be behind a locked keyring.
         self.sync.wanted += 1;
         self.sync.retry_at = None;
-        let mut effects = Vec::new();
+        self.noted = None;
+        let mut effects = vec![self.write_note(Note::default())];
         match (live.and_then(|live| live.refresh_token), &mut self.refresh) {
             (Some(_), Some(flight)) => {
                 flight.logout = true;
@@ -381,6 +412,7 @@ impl Session {
         jitter: Jitter,
     ) -> Vec<Effect> {
         self.sync.writing = false;
+        let mut effects = Vec::new();
         match result {
             Ok(()) => {
                 self.sync.done = self.sync.done.max(sequence);
@@ -389,6 +421,10 @@ impl Session {
                 self.sync.error = None;
                 if !self.sync.pending() {
                     self.held_until = None;
+                    if self.noted.take().is_some() {
+                        let note = self.note(None, 0, Duration::ZERO, now);
+                        effects.push(self.write_note(note));
+                    }
                 }
             }
             Err(error) => {
@@ -401,7 +437,8 @@ impl Session {
                 self.held_until = None;
             }
         }
-        self.settle(now)
+        effects.extend(self.settle(now));
+        effects
     }
 
     /// A client secret was stored or removed.

@@ -32,6 +32,7 @@ pub(super) enum Command {
     LoggedIn(Box<(Granted, Asked)>, oneshot::Sender<Answer>),
     LoginFailed(ProviderError),
     Unlocking(Option<bool>),
+    Interrupt(Interruption),
     Login(LoginOptions, oneshot::Sender<Result<StartedLogin, Error>>),
     LoginSecret(oneshot::Sender<Result<Option<ClientSecret>, Error>>),
     SetClientSecret(Option<ClientSecret>, oneshot::Sender<Result<(), Error>>),
@@ -39,6 +40,17 @@ pub(super) enum Command {
     LogoutPersonal(oneshot::Sender<Result<(), Error>>),
     Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<Heirloom>),
+}
+
+/// What happens to the whole machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// It is about to sleep.
+    Suspending,
+    /// It is awake again, or did not sleep after all.
+    Awake,
+    /// There is a way to the network where there was none, or another one.
+    OtherNetwork,
 }
 
 pub(super) enum Request {
@@ -141,7 +153,11 @@ impl SessionHandle {
         self.command(Command::Stop).await.ok()
     }
 
-    pub(crate) async fn logged_in(&self, granted: Granted, asked: Asked) -> Result<bool, Error> {
+    /// Takes over the tokens of a login; `true` once they are stored, `false` if that has to wait.
+    ///
+    /// # Errors
+    /// When they are another user's.
+    pub async fn logged_in(&self, granted: Granted, asked: Asked) -> Result<bool, Error> {
         let answer = self.command(|reply| Command::LoggedIn(Box::new((granted, asked)), reply)).await?;
         Ok(matches!(answer?, Reply::Flag(true)))
     }
@@ -160,6 +176,12 @@ impl SessionHandle {
     pub async fn unlocking(&self, opened: Option<bool>) {
         // A session that has ended takes no interest.
         let _ = self.commands.send(Command::Unlocking(opened)).await;
+    }
+
+    /// Something happens to the machine that a refresh should know of.
+    pub async fn interrupt(&self, interruption: Interruption) {
+        // A session that has ended takes no interest.
+        let _ = self.commands.send(Command::Interrupt(interruption)).await;
     }
 
     pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {

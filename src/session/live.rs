@@ -31,6 +31,8 @@ pub(super) struct Live {
     pub(super) stagnant: bool,
     /// Answers in a row whose access token was over already.
     pub(super) dead_in_row: u32,
+    /// An answer to this refresh token was lost: it may be spent.
+    pub(super) doubtful: bool,
 }
 
 /// One access token and its deadlines.
@@ -86,6 +88,7 @@ impl Live {
             keep_alive_at: None,
             stagnant: false,
             dead_in_row: 0,
+            doubtful: false,
         };
         live.take(response, asked, jitter);
         live
@@ -120,6 +123,7 @@ impl Live {
             keep_alive_at,
             stagnant: false,
             dead_in_row: 0,
+            doubtful: false,
         }
     }
 
@@ -129,6 +133,7 @@ impl Live {
         let old_end = self.ends();
         let old_access_end = self.grant.as_ref().and_then(Grant::expires);
 
+        self.doubtful = false;
         if let Some(token) = response.refresh_token {
             self.refresh_token = Some(token);
         }

@@ -5,9 +5,11 @@
 mod actor;
 #[cfg(test)]
 mod actor_tests;
+mod budget;
 pub mod error;
 mod events;
 mod handle;
+mod interruptions;
 mod live;
 mod login;
 mod schedule;
@@ -18,9 +20,10 @@ mod tests;
 mod text;
 mod view;
 
-pub use actor::{Parts, spawn, system_dice};
+pub use actor::{Parts, prepare, spawn, system_dice};
+pub use budget::Budget;
 pub use events::CALLER_BUDGET;
-pub use handle::{Published, SessionHandle, StartedLogin};
+pub use handle::{Interruption, Published, SessionHandle, StartedLogin};
 pub use live::Asked;
 pub use state::{Heirloom, Policy, TokenOptions, TokenReply};
 pub use view::{AccountState, View};

@@ -59,6 +59,17 @@ pub(super) fn backoff(attempt: u32, left: Option<Duration>, jitter: Jitter) -> D
     grown.min(cap).mul_f64(jitter.0).max(BACKOFF_FLOOR)
 }
 
+/// How far apart unasked tries of all sessions of an issuer are that has failed so often in a row; at
+/// least four of them fit into what is `left` of the session that would try.
+pub(super) fn issuer_gap(failures: u32, left: Option<Duration>) -> Duration {
+    let grown = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
+    let cap = match left {
+        Some(left) if !left.is_zero() => (BACKOFF_CAP / 2).min(left / 4),
+        _ => BACKOFF_CAP / 2,
+    };
+    grown.min(cap)
+}
+
 /// A bucket of five that gains one every ten seconds: forced refreshes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {

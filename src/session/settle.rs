@@ -8,19 +8,23 @@ use super::error::Error;
 use super::live::{Asked, Grant, Live};
 use super::schedule;
 use super::state::{
-    Answer, Effect, Ending, InFlight, RefreshOrder, Reply, Session, StoreState, TokenReply, Trouble, Waiter,
-    Want,
+    Answer, Effect, Ending, InFlight, RefreshOrder, Reply, Session, StoreState, TokenReply, Trouble, Urgency,
+    Waiter, Want,
 };
 use super::text;
 use crate::clock::{BootTime, Now};
 use crate::config::KeepAlive;
 use crate::oidc::error::Class;
+use crate::recovery::fingerprint;
 use crate::store::SessionRecord;
 
 /// How often a closed store is looked at though it said nothing.
 const STORE_POLL: Duration = Duration::from_secs(300);
 /// A caller makes us look at a closed store again, but not more often than this.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// A deadline that has been dealt with.
+const NEVER: BootTime = BootTime::from_duration(Duration::MAX);
 
 enum Verdict {
     Answer(Answer),
@@ -62,9 +66,16 @@ impl Session {
             effects.push(Effect::Load);
         }
         if self.next_refresh(now, demand).is_some_and(|due| due <= now.boot) {
-            effects.extend(self.start_refresh(now, stretch));
+            effects.extend(self.start_refresh(now, demand, stretch));
         }
         effects.extend(self.start_write(now));
+        if let Some(flight) =
+            self.refresh.as_mut().filter(|flight| flight.give_up_at.is_some_and(|at| at <= now.boot))
+        {
+            // Said once; what comes back is the end of it.
+            flight.give_up_at = Some(NEVER);
+            effects.push(Effect::GiveUp);
+        }
         effects
     }
 
@@ -75,17 +86,41 @@ impl Session {
         }
     }
 
-    fn start_refresh(&mut self, now: &Now, stretch: bool) -> Option<Effect> {
-        let refresh_token = self.live.as_ref()?.refresh_token.clone()?;
+    fn start_refresh(&mut self, now: &Now, demand: bool, stretch: bool) -> Option<Effect> {
+        let live = self.live.as_ref()?;
+        let refresh_token = live.refresh_token.clone()?;
+        let (sub, left) = (live.sub.clone(), live.ends().map(|ends| ends.since(now.boot)));
+        self.count_start(now);
+        let attempts = self.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
+        let wait = self.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.not_before.since(now.boot));
+        let note = self.note(Some(fingerprint(&refresh_token)), attempts + 1, wait, now);
+        self.noted.clone_from(&note.sent);
+        self.notes += 1;
+        let urgency = match &self.trouble {
+            Some(trouble) if trouble.asks_again => Urgency::Prompt,
+            _ if demand => Urgency::Caller,
+            _ => Urgency::Planned,
+        };
+        if let Some(trouble) = &mut self.trouble {
+            trouble.asks_again = false;
+        }
         self.refresh = Some(InFlight {
             generation: self.generation,
             asked: Asked::at(now),
             sent: refresh_token.clone(),
             stretch,
             logout: false,
+            give_up_at: None,
         });
-        let sub = self.live.as_ref().map(|live| live.sub.clone()).unwrap_or_default();
-        Some(Effect::Refresh(RefreshOrder { refresh_token, client_secret: self.client_secret.clone(), sub }))
+        Some(Effect::Refresh(RefreshOrder {
+            refresh_token,
+            client_secret: self.client_secret.clone(),
+            sub,
+            urgency,
+            left,
+            note,
+            note_sequence: self.notes,
+        }))
     }
 
     fn start_write(&mut self, now: &Now) -> Option<Effect> {
@@ -116,7 +151,7 @@ impl Session {
     /// When the next refresh is due, `None` when none is planned or possible.
     fn next_refresh(&self, now: &Now, demand: bool) -> Option<BootTime> {
         let waits = self.refresh.is_some() || self.held_until.is_some() || self.rereading.is_some();
-        if waits { None } else { self.planned_refresh(now, demand) }
+        if waits || self.sleep_ends(now).is_some() { None } else { self.planned_refresh(now, demand) }
     }
 
     /// The same, whatever is on its way at the moment.
@@ -135,13 +170,14 @@ impl Session {
             .map(|grant| grant.renew_at);
         // Past its end by our arithmetic, the provider is asked once more before it is believed (N12).
         let last_try = live.ends().filter(|_| live.stagnant);
-        let floor = self.last_refresh.map_or(now.boot, |at| at.after(schedule::REFRESH_FLOOR));
-        let planned = [keep_alive, renew, last_try].into_iter().flatten().min().map(|at| at.max(floor));
+        let floor = self.last_refresh.map_or(self.start_at, |at| at.after(schedule::REFRESH_FLOOR));
+        let unasked = floor.max(self.spread_until);
+        let planned = [keep_alive, renew, last_try].into_iter().flatten().min().map(|at| at.max(unasked));
 
         let Some(trouble) = &self.trouble else {
             let forced = self.waiters.iter().any(|waiter| waiter.forces() && waiter.since == self.outcomes);
             return match (demand, forced) {
-                (true, true) => Some(now.boot),
+                (true, true) => Some(now.boot.max(self.start_at)),
                 (true, false) => Some(now.boot.max(floor)),
                 (false, _) => planned,
             };
@@ -149,11 +185,14 @@ impl Session {
         // What failed was due, so it is tried again though nothing else is planned yet; a session that
         // is kept for its users only waits for one of them.
         let retried = self.policy.keep_alive == KeepAlive::Always || hot(trouble.retry_at);
-        let planned =
-            if retried { Some(trouble.retry_at) } else { planned.map(|at| at.max(trouble.retry_at)) };
+        let planned = if retried {
+            Some(trouble.retry_at.max(self.spread_until))
+        } else {
+            planned.map(|at| at.max(trouble.retry_at))
+        };
         let wanted = demand.then(|| {
             let soon = trouble.last_attempt.after(schedule::CALLER_RETRY);
-            trouble.retry_at.min(soon).max(trouble.not_before)
+            trouble.retry_at.min(soon).max(trouble.not_before).max(self.start_at)
         });
         [planned, wanted].into_iter().flatten().min()
     }
@@ -179,7 +218,11 @@ impl Session {
             let end = live.grant.as_ref()?.expires()?;
             (!live.renewable() && end > now.boot).then_some(end)
         });
-        [refresh, waiter, write, poll, ends, self.held_until].into_iter().flatten().min()
+        let give_up = self.refresh.as_ref().and_then(|flight| flight.give_up_at).filter(|at| *at != NEVER);
+        [refresh, waiter, write, poll, ends, self.held_until, give_up, self.sleep_ends(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn verdict(&self, waiter: &Waiter, now: &Now) -> Verdict {

@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use super::error::Error;
+use super::interruptions::Starts;
 use super::live::{Asked, Live};
 use super::schedule::Bucket;
 use super::text;
 use crate::clock::{BootTime, Now};
 use crate::config::KeepAlive;
 use crate::oidc::error::{Class, ProviderError};
+use crate::recovery::Note;
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
 use crate::store::{SessionRecord, StoreError};
 
@@ -33,6 +35,8 @@ pub struct Policy {
     pub min_validity: Option<Duration>,
     pub boot_id: String,
     pub machine: String,
+    /// From 0 to 1, drawn for each session: what comes to all of them at once they do one after another.
+    pub phase: f64,
 }
 
 /// Names one pending request to the session.
@@ -75,8 +79,16 @@ pub(super) enum Effect {
     Answer(RequestId, Answer),
     /// Read the store, then call [`Session::loaded`].
     Load,
-    /// Send the refresh, then call [`Session::refreshed`].
+    /// Write the note, send the refresh, then call [`Session::refreshed`]; or if the issuer's budget
+    /// forbids it, call [`Session::postponed`].
     Refresh(RefreshOrder),
+    /// Wait no longer for the refresh on its way: its answer is lost.
+    GiveUp,
+    /// Leave this for the next process.
+    Note {
+        sequence: u64,
+        note: Note,
+    },
     /// Bring the stored session up to date (`None`: remove it), then call [`Session::written`].
     Write {
         sequence: u64,
@@ -96,6 +108,22 @@ pub(super) struct RefreshOrder {
     pub client_secret: Option<ClientSecret>,
     /// Whose session it is; empty when that is not known.
     pub sub: String,
+    pub urgency: Urgency,
+    /// What is left of the session.
+    pub left: Option<Duration>,
+    pub note: Note,
+    pub note_sequence: u64,
+}
+
+/// Why a refresh is sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// The one retry after an answer that was lost: some providers repeat it, for a short while.
+    Prompt,
+    /// Somebody waits.
+    Caller,
+    /// It is due.
+    Planned,
 }
 
 pub(super) enum StoreState {
@@ -114,6 +142,8 @@ pub(super) struct InFlight {
     pub(super) stretch: bool,
     /// The user logged out meanwhile: whatever comes back is ended at the provider.
     pub(super) logout: bool,
+    /// When its answer is not waited for any longer; set by a suspend or another network.
+    pub(super) give_up_at: Option<BootTime>,
 }
 
 /// Refreshes are failing.
@@ -122,6 +152,10 @@ pub(super) struct Trouble {
     pub(super) message: String,
     pub(super) reason: &'static str,
     pub(super) attempts: u32,
+    /// An answer was lost, and has been asked for again or will be at once (D8).
+    pub(super) prompted: bool,
+    /// The next try is that.
+    pub(super) asks_again: bool,
     pub(super) retry_at: BootTime,
     /// `Retry-After`: nobody gets an attempt before this.
     pub(super) not_before: BootTime,
@@ -206,6 +240,21 @@ pub(super) struct Session {
     pub(super) old_tokens: Vec<String>,
     pub(super) seen: Now,
     pub(super) slept: Option<text::Sleep>,
+    /// A suspend was announced: nothing is sent before this running time.
+    pub(super) asleep_until: Option<Duration>,
+    /// Nothing is sent unasked before this.
+    pub(super) spread_until: BootTime,
+    /// The first refresh of this process comes no earlier.
+    pub(super) start_at: BootTime,
+    pub(super) starts: Starts,
+    /// How many notes were written.
+    pub(super) notes: u64,
+    /// The refresh token that the last note says was sent, until its successor is saved.
+    pub(super) noted: Option<String>,
+    /// The last process's note, until its session is known.
+    pub(super) left_note: Option<Note>,
+    /// The number of the session that the last process left unsaved, until the store is read.
+    pub(super) left_unsaved: Option<u64>,
 }
 
 impl Session {
@@ -236,6 +285,14 @@ impl Session {
             old_tokens: Vec::new(),
             seen: *now,
             slept: None,
+            asleep_until: None,
+            spread_until: BootTime::default(),
+            start_at: BootTime::default(),
+            starts: Starts::default(),
+            notes: 0,
+            noted: None,
+            left_note: None,
+            left_unsaved: None,
         };
         (session, vec![Effect::Load])
     }
@@ -281,6 +338,7 @@ impl Session {
             });
         }
         self.seen = *now;
+        self.jumped(slept, now);
     }
 
     /// The client secret, for a login; `Err` while it cannot be known.

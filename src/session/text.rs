@@ -174,6 +174,7 @@ pub(super) fn session_over(
     lifetime: Option<Duration>,
     slept: Option<&Sleep>,
     overdue: bool,
+    doubtful: bool,
     error: &ProviderError,
 ) -> (&'static str, String) {
     let rule = lifetime.map(|lifetime| format!("the provider ends idle sessions after {}", span(lifetime)));
@@ -187,6 +188,11 @@ pub(super) fn session_over(
             ),
         ),
         (None, Some(rule)) if overdue => ("idle", format!("it was not renewed in time; {rule}")),
+        _ if doubtful => (
+            "answer-lost",
+            "the answer to a refresh was lost on its way, and the provider takes the old refresh token only once"
+                .to_owned(),
+        ),
         _ => {
             tracing::debug!(account, "ended by the provider");
             ("ended-by-provider", format!("the provider ended it ({error})"))
@@ -247,7 +253,7 @@ mod tests {
         };
         let error = ProviderError::new(Class::SessionOver, "invalid_grant");
         let (reason, message) =
-            session_over("chaster", Some(Duration::from_secs(1800)), Some(&sleep), true, &error);
+            session_over("chaster", Some(Duration::from_secs(1800)), Some(&sleep), true, false, &error);
         assert_eq!(reason, "asleep");
         assert!(
             message.starts_with("asleep ")
