@@ -107,7 +107,8 @@ impl Clock {
         let time = Arc::new(VirtualTime {
             start: tokio::time::Instant::now(),
             wall_at_start: wall,
-            shift: tokio::sync::watch::Sender::default(),
+            shift: Mutex::default(),
+            jumped: tokio::sync::Notify::new(),
         });
         (Self(Source::Virtual(Arc::clone(&time))), time)
     }
@@ -237,7 +238,9 @@ fn duration(time: Timespec) -> Duration {
 pub struct VirtualTime {
     start: tokio::time::Instant,
     wall_at_start: Duration,
-    shift: tokio::sync::watch::Sender<Shift>,
+    shift: Mutex<Shift>,
+    /// Wakes in the order of waiting, so that a simulation repeats itself.
+    jumped: tokio::sync::Notify,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -250,16 +253,17 @@ struct Shift {
 impl VirtualTime {
     /// The machine sleeps for `time`: boot and wall time jump, tokio's clock does not.
     pub fn suspend(&self, time: Duration) {
-        self.shift.send_modify(|shift| shift.asleep += time);
+        self.shift.lock().unwrap_or_else(PoisonError::into_inner).asleep += time;
+        self.jumped.notify_waiters();
     }
 
     /// Somebody sets the wall clock; deadlines must not move.
     pub fn step_wall(&self, seconds: i64) {
-        self.shift.send_modify(|shift| shift.stepped += seconds);
+        self.shift.lock().unwrap_or_else(PoisonError::into_inner).stepped += seconds;
     }
 
     fn now(&self) -> Now {
-        let shift = *self.shift.borrow();
+        let shift = *self.shift.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.start.elapsed();
         // Well after boot, so that subtractions have room.
         let boot = Duration::from_secs(100_000) + running + shift.asleep;
@@ -273,8 +277,8 @@ impl VirtualTime {
     }
 
     async fn wait(&self, deadline: BootTime) {
-        let mut shifts = self.shift.subscribe();
         loop {
+            let jumped = self.jumped.notified();
             let now = self.now().boot;
             if now >= deadline {
                 return;
@@ -282,7 +286,7 @@ impl VirtualTime {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(deadline.since(now)) => {}
-                _ = shifts.changed() => {}
+                () = jumped => {}
             }
         }
     }

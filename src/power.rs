@@ -29,7 +29,9 @@ impl Busy {
         BusyGuard(self.0.clone())
     }
 
-    fn watch(&self) -> watch::Receiver<usize> {
+    /// How many there are.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<usize> {
         self.0.subscribe()
     }
 }

@@ -169,7 +169,8 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     let effects = self.session.store_changed(&now);
                     self.perform(effects);
                 }
-                Ok(()) = returns.changed() => {
+                // Also when several were missed: one is as good.
+                _ = returns.recv() => {
                     let now = self.clock.now();
                     let effects = self.session.provider_returned(&now);
                     self.perform(effects);

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use super::schedule;
 use super::state::{RefreshOrder, Urgency};
@@ -17,8 +17,8 @@ use crate::oidc::error::{Class, ProviderError};
 /// What the sessions of one issuer know together.
 pub struct Budget {
     state: Mutex<State>,
-    /// Counts the provider's returns.
-    returns: watch::Sender<u64>,
+    /// The provider's returns.
+    returns: broadcast::Sender<()>,
 }
 
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub(super) struct Postponed {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { state: Mutex::default(), returns: watch::Sender::new(0) }
+        Self { state: Mutex::default(), returns: broadcast::Sender::new(1) }
     }
 }
 
@@ -79,7 +79,8 @@ impl Budget {
         } else if state.last.is_some() {
             *state = State::default();
             drop(state);
-            self.returns.send_modify(|returns| *returns += 1);
+            // Nobody may be waiting for it.
+            let _ = self.returns.send(());
         }
     }
 
@@ -93,7 +94,7 @@ impl Budget {
         }
     }
 
-    pub(super) fn returns(&self) -> watch::Receiver<u64> {
+    pub(super) fn returns(&self) -> broadcast::Receiver<()> {
         self.returns.subscribe()
     }
 }
@@ -161,14 +162,13 @@ mod tests {
         let budget = Budget::default();
         let mut returns = budget.returns();
         budget.outcome(None, &now(1));
-        assert!(!returns.has_changed().unwrap(), "nothing was wrong");
+        assert!(returns.try_recv().is_err(), "nothing was wrong");
         budget.outcome(Some(&ProviderError::new(Class::Malformed, "portal")), &now(1));
         assert!(budget.admit(&order(Urgency::Caller), &now(2)).is_some());
 
         budget.outcome(Some(&ProviderError::new(Class::SessionOver, "invalid_grant")), &now(3));
 
-        assert!(returns.has_changed().unwrap());
-        returns.mark_unchanged();
+        assert!(returns.try_recv().is_ok());
         assert!((0..50).all(|_| budget.admit(&order(Urgency::Planned), &now(3)).is_none()));
     }
 }

@@ -89,6 +89,10 @@ impl Session {
             effects.extend(self.settle(now));
             return effects;
         }
+        if std::mem::take(&mut self.sync.checking) {
+            self.compare_stored(result);
+            return self.settle(now);
+        }
         match result {
             Ok(loaded) => {
                 self.store = StoreState::Loaded;
@@ -103,6 +107,13 @@ impl Session {
                     Some(record) if self.sync.pending() => self.reconcile(&record, now),
                     _ => {}
                 }
+            }
+            // What was seen may be over already.
+            Err(_) if matches!(self.store, StoreState::Loading { stale: true }) => {
+                self.store = StoreState::Loading { stale: false };
+                let mut effects = vec![Effect::Load];
+                effects.extend(self.settle(now));
+                return effects;
             }
             Err(error) => self.store = StoreState::Closed { error, looked_at: now.boot },
         }
@@ -126,6 +137,17 @@ impl Session {
         }
         self.sync.wanted = self.sync.wanted.max(record.sequence);
         self.sync.done = self.sync.wanted;
+    }
+
+    /// What was saved and is there no longer is saved again.
+    fn compare_stored(&mut self, stored: Result<Loaded, StoreError>) {
+        let Ok(loaded) = stored else { return };
+        let renewable = self.live.as_ref().is_some_and(Live::renewable);
+        let older = loaded.session.is_none_or(|record| record.sequence < self.sync.done);
+        if renewable && older && !self.sync.pending() {
+            tracing::warn!(account = %self.policy.account, "the keyring has lost the session; saving it again");
+            self.sync.wanted += 1;
+        }
     }
 
     fn believe_or_adopt(
@@ -469,9 +491,18 @@ impl Session {
     pub(super) fn store_changed(&mut self, now: &Now) -> Vec<Effect> {
         self.sync.retry_at = None;
         let mut effects = Vec::new();
-        if let StoreState::Closed { .. } = self.store {
-            self.store = StoreState::Loading;
-            effects.push(Effect::Load);
+        match &mut self.store {
+            StoreState::Closed { .. } => {
+                self.store = StoreState::Loading { stale: false };
+                effects.push(Effect::Load);
+            }
+            StoreState::Loading { stale } => *stale = true,
+            // One that was restarted may have forgotten what it acknowledged.
+            StoreState::Loaded if self.live.is_some() && !self.sync.checking => {
+                self.sync.checking = true;
+                effects.push(Effect::Load);
+            }
+            StoreState::Loaded => {}
         }
         effects.extend(self.settle(now));
         effects

@@ -145,12 +145,14 @@ impl Session {
     pub(super) fn woke_up(&mut self, now: &Now) -> Vec<Effect> {
         self.asleep_until = None;
         self.try_soon(now);
+        self.doubt_what_slept(now);
         self.settle(now)
     }
 
     /// There is a route where there was none, or another one.
     pub(super) fn network_changed(&mut self, now: &Now) -> Vec<Effect> {
         self.try_soon(now);
+        self.doubt_the_answer(now);
         self.settle(now)
     }
 
@@ -188,14 +190,25 @@ impl Session {
         if slept >= NOTABLE_JUMP {
             self.asleep_until = None;
             self.try_soon(now);
+            self.doubt_what_slept(now);
         }
     }
 
     fn try_soon(&mut self, now: &Now) {
         self.spread_until = now.boot.after(SPREAD.mul_f64(self.policy.phase));
         self.retry_soon(now);
+    }
+
+    /// What was sent since the machine is awake is not cut off.
+    fn doubt_what_slept(&mut self, now: &Now) {
+        if self.refresh.as_ref().is_some_and(|flight| now.asleep > flight.asked.asleep) {
+            self.doubt_the_answer(now);
+        }
+    }
+
+    fn doubt_the_answer(&mut self, now: &Now) {
         if let Some(flight) = &mut self.refresh {
-            flight.give_up_at = Some(flight.give_up_at.unwrap_or(now.boot.after(LAST_CHANCE)));
+            flight.give_up_at.get_or_insert(now.boot.after(LAST_CHANCE));
         }
     }
 

@@ -62,7 +62,7 @@ impl Session {
             }
         }
         if look_again && matches!(self.store, StoreState::Closed { .. }) {
-            self.store = StoreState::Loading;
+            self.store = StoreState::Loading { stale: false };
             effects.push(Effect::Load);
         }
         if self.next_refresh(now, demand).is_some_and(|due| due <= now.boot) {
@@ -82,7 +82,7 @@ impl Session {
     fn may_look_again(&self, now: &Now) -> bool {
         match &self.store {
             StoreState::Closed { looked_at, .. } => now.boot.since(*looked_at) >= STORE_RETRY,
-            StoreState::Loading | StoreState::Loaded => false,
+            StoreState::Loading { .. } | StoreState::Loaded => false,
         }
     }
 
@@ -211,7 +211,7 @@ impl Session {
         let write = self.sync.retry_at.filter(|_| self.sync.pending() && !self.sync.writing);
         let poll = match &self.store {
             StoreState::Closed { looked_at, .. } => Some(looked_at.after(STORE_POLL)),
-            StoreState::Loading | StoreState::Loaded => None,
+            StoreState::Loading { .. } | StoreState::Loaded => None,
         };
         // A token that is the last one, and the end of a session without renewal, change the state.
         let ends = self.live.as_ref().and_then(|live| {
@@ -242,13 +242,13 @@ impl Session {
         }
         if self.policy.personal {
             return match &self.store {
-                StoreState::Loading if self.personal.is_none() && !late => Verdict::Wait(false),
+                StoreState::Loading { .. } if self.personal.is_none() && !late => Verdict::Wait(false),
                 _ => Verdict::Answer(self.personal_answer()),
             };
         }
         let Some(live) = &self.live else {
             return match &self.store {
-                StoreState::Loading if !late => Verdict::Wait(false),
+                StoreState::Loading { .. } if !late => Verdict::Wait(false),
                 _ => Verdict::Answer(Err(self.no_session())),
             };
         };
@@ -300,7 +300,7 @@ impl Session {
         }
         if self.secret_missing() {
             return match &self.store {
-                StoreState::Loading if !late => Verdict::Wait(false),
+                StoreState::Loading { .. } if !late => Verdict::Wait(false),
                 StoreState::Closed { error, .. } => {
                     Verdict::Answer(Err(text::store_closed(&self.policy.account, error)))
                 }
@@ -386,7 +386,7 @@ impl Session {
         }
         match &self.store {
             StoreState::Closed { error, .. } => text::store_closed(account, error),
-            StoreState::Loading => Error::StoreUnavailable(text::store_slow(account)),
+            StoreState::Loading { .. } => Error::StoreUnavailable(text::store_slow(account)),
             StoreState::Loaded if self.secret_missing() => {
                 Error::NotConfigured(text::no_client_secret(account))
             }

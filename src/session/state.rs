@@ -127,9 +127,15 @@ pub(super) enum Urgency {
 }
 
 pub(super) enum StoreState {
-    Loading,
+    Loading {
+        /// It has changed since the look at it began.
+        stale: bool,
+    },
     Loaded,
-    Closed { error: StoreError, looked_at: BootTime },
+    Closed {
+        error: StoreError,
+        looked_at: BootTime,
+    },
 }
 
 /// A refresh on its way.
@@ -180,6 +186,8 @@ pub(super) struct Sync {
     pub(super) attempts: u32,
     pub(super) retry_at: Option<BootTime>,
     pub(super) error: Option<StoreError>,
+    /// The store is being read to see whether it still has what it was given.
+    pub(super) checking: bool,
 }
 
 impl Sync {
@@ -262,7 +270,7 @@ impl Session {
     pub(super) fn new(policy: Policy, now: &Now) -> (Self, Vec<Effect>) {
         let session = Self {
             policy,
-            store: StoreState::Loading,
+            store: StoreState::Loading { stale: false },
             unlock_failed: false,
             client_secret: None,
             personal: None,
@@ -321,7 +329,7 @@ impl Session {
         if heirloom.issuer == self.policy.issuer && heirloom.client_id == self.policy.client_id {
             self.live = heirloom.live;
             self.ended = heirloom.ended;
-            self.sync = Sync { writing: false, retry_at: None, ..heirloom.sync };
+            self.sync = Sync { writing: false, checking: false, retry_at: None, ..heirloom.sync };
             self.last_asked = heirloom.last_asked;
         }
     }
@@ -351,7 +359,9 @@ impl Session {
         }
         match &self.store {
             StoreState::Closed { error, .. } => Err(text::store_closed(&self.policy.account, error)),
-            StoreState::Loading => Err(Error::StoreUnavailable(text::store_slow(&self.policy.account))),
+            StoreState::Loading { .. } => {
+                Err(Error::StoreUnavailable(text::store_slow(&self.policy.account)))
+            }
             StoreState::Loaded => Err(Error::NotConfigured(text::no_client_secret(&self.policy.account))),
         }
     }

@@ -1118,6 +1118,32 @@ fn an_answer_that_a_suspend_cut_off_is_given_up_and_asked_for_again() {
     assert_eq!(rig.given_up, 1);
 }
 
+/// A simulated loss: the wake-up is announced after the clocks have shown it, and what was sent in between
+/// must not be sent twice.
+#[test]
+fn what_is_sent_after_a_suspend_is_not_given_up_when_it_is_announced() {
+    let mut rig = Rig::logged_in();
+    rig.suspend(100);
+    rig.get_with(TokenOptions { min_validity: None, force_refresh: true });
+    assert_eq!(rig.refreshes, 1);
+    let effects = rig.session.woke_up(&rig.now);
+    rig.take(effects);
+    rig.advance(secs(12));
+    assert_eq!((rig.given_up, rig.refreshes), (0, 1));
+}
+
+/// Another: the keyring comes back while it is being looked at.
+#[test]
+fn a_store_that_changes_while_it_is_read_is_read_again() {
+    let mut rig = Rig::new(policy());
+    let effects = rig.session.store_changed(&rig.now);
+    rig.take(effects);
+    rig.load(Err(StoreError::Unavailable("no answer".into())));
+    assert_eq!(rig.loads, 2);
+    rig.load(Ok(stored("canary-r1", 1)));
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
 /// N11: when the network is back nobody waits for a backoff to end.
 #[test]
 fn another_network_ends_the_backoff() {

@@ -167,7 +167,7 @@ impl Session {
             StoreState::Closed { error: StoreError::Unavailable(why), .. } => {
                 (AccountState::StoreUnavailable, "absent", why.clone())
             }
-            StoreState::Loading | StoreState::Loaded => {
+            StoreState::Loading { .. } | StoreState::Loaded => {
                 (AccountState::StoreUnavailable, "loading", "reading the keyring".to_owned())
             }
         }
