@@ -8,8 +8,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use bearerd::bus::proxy::{BrokerProxy, LoginProxy};
@@ -18,7 +17,9 @@ use bearerd::sandbox::provider::{Fault, Provider, Settings};
 use zbus::Connection;
 use zbus::zvariant::Value;
 
-type Error = Box<dyn std::error::Error>;
+mod support;
+
+use support::{Bus, Error, Service, await_name};
 
 /// As long as Keycloak's access tokens.
 const TOKEN_LENGTH: usize = 1100;
@@ -87,7 +88,8 @@ async fn measure(rounds: usize) -> Result<bool, Error> {
         ),
     )?;
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_bearerd"));
-    daemon.env("XDG_CONFIG_HOME", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
+    daemon.env("XDG_CONFIG_HOME", folder.path()).env("XDG_STATE_HOME", folder.path());
+    daemon.env("XDG_RUNTIME_DIR", folder.path());
     let _daemon = Service::start(&mut daemon, &bus)?;
 
     let clock = Clock::system()?;
@@ -220,62 +222,6 @@ async fn log_in(caller: &Connection, provider: &Provider) -> Result<(), Error> {
     let login = LoginProxy::builder(caller).path(path)?.build().await?;
     let state = login.wait(20_000).await?;
     if state == "succeeded" { Ok(()) } else { Err(format!("the login {state}").into()) }
-}
-
-async fn await_name(caller: &Connection, name: &str) -> Result<(), Error> {
-    use futures_util::StreamExt as _;
-    let bus = zbus::fdo::DBusProxy::new(caller).await?;
-    let mut changes = bus.receive_name_owner_changed_with_args(&[(0, name)]).await?;
-    let owned = bus.name_has_owner(name.try_into()?).await?;
-    if !owned {
-        tokio::time::timeout(Duration::from_secs(20), changes.next()).await?;
-    }
-    Ok(())
-}
-
-/// A private session bus.
-struct Bus {
-    child: Child,
-    address: String,
-}
-
-impl Bus {
-    fn start(folder: &std::path::Path) -> Result<Self, Error> {
-        let mut command = Command::new("dbus-daemon");
-        command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
-        command.arg(format!("--address=unix:dir={}", folder.display()));
-        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("dbus-daemon: {e}"))?;
-        let mut address = String::new();
-        let stdout = child.stdout.take().ok_or("dbus-daemon has no stdout")?;
-        BufReader::new(stdout).read_line(&mut address)?;
-        Ok(Self { child, address: address.trim().to_owned() })
-    }
-
-    async fn connect(&self) -> zbus::Result<Connection> {
-        zbus::connection::Builder::address(self.address.as_str())?.build().await
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct Service(Child);
-
-impl Service {
-    fn start(command: &mut Command, bus: &Bus) -> std::io::Result<Self> {
-        command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address).spawn().map(Self)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// What zbus costs for such an answer, with nothing behind it.

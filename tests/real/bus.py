@@ -22,6 +22,7 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
     <allow own="*"/>
   </policy>
   <limit name="max_connections_per_user">2048</limit>
+  <limit name="max_replies_per_connection">50000</limit>
 </busconfig>
 """
 

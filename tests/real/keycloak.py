@@ -29,7 +29,7 @@ class Keycloak:
         subprocess.run(["cp", "-a", "--reflink=auto", built, self.home], check=True, timeout=60)
         imports = self.home / "data" / "import"
         imports.mkdir(parents=True)
-        for definition in (realm.app(), realm.short(), realm.ending()):
+        for definition in (realm.app(), realm.short(), realm.ending(), realm.lenient()):
             (imports / f"{definition['realm']}-realm.json").write_text(json.dumps(definition))
 
     def start(self):

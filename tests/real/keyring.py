@@ -87,7 +87,10 @@ class Keyring:
         found = []
         session = self._service("OpenSession", "sv", "plain", ("s", ""))[1]
         for item in self._connection.get(SECRETS, LOGIN, "org.freedesktop.Secret.Collection", "Items"):
-            attributes = self._connection.get(SECRETS, item, "org.freedesktop.Secret.Item", "Attributes")
+            try:
+                attributes = self._connection.get(SECRETS, item, "org.freedesktop.Secret.Item", "Attributes")
+            except BusError:
+                continue  # it was removed meanwhile
             try:
                 ((_, _, secret, _),) = self._connection.call(
                     SECRETS, item, "org.freedesktop.Secret.Item", "GetSecret", "o", session

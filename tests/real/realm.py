@@ -29,7 +29,12 @@ def ending():
     return _realm("ending", access_seconds=300, idle_seconds=1800, max_seconds=60)
 
 
-def _realm(name, access_seconds, idle_seconds, max_seconds=36000):
+def lenient():
+    """A provider with a grace: each refresh token may come once more."""
+    return _realm("lenient", access_seconds=300, idle_seconds=1800, max_reuse=1)
+
+
+def _realm(name, access_seconds, idle_seconds, max_seconds=36000, max_reuse=0):
     return {
         "realm": name,
         "enabled": True,
@@ -39,7 +44,7 @@ def _realm(name, access_seconds, idle_seconds, max_seconds=36000):
         "ssoSessionMaxLifespan": max_seconds,
         "accessCodeLifespan": 600,
         "revokeRefreshToken": True,
-        "refreshTokenMaxReuse": 0,
+        "refreshTokenMaxReuse": max_reuse,
         "eventsEnabled": True,
         "eventsExpiration": 86400,
         "enabledEventTypes": [

@@ -13,7 +13,7 @@ _PLACES_OF_SECRETS = ("access_token", "refresh_token", "id_token", "code", "code
 class Relay:
     """Listens on a port of its own and passes everything on to Keycloak."""
 
-    def __init__(self, keycloak):
+    def __init__(self, keycloak, tls=None):
         self._upstream = ("127.0.0.1", keycloak.port)
         self._lock = threading.Condition()
         self._requests = []  # (path, form, status)
@@ -23,6 +23,9 @@ class Relay:
         self._open.set()
         self._held = 0
         self._held_grant = None
+        self._held_answers = False
+        self._cutting = False
+        self._away = False
         self._drop = None
         relay = self
 
@@ -45,8 +48,10 @@ class Relay:
                 pass  # a peer that hangs up is what some tests are about
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        self.base = f"http://127.0.0.1:{self._server.server_port}/auth"
+        self.base = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}/auth"
 
     def token_endpoint(self, realm_name):
         return f"{self.base}/realms/{realm_name}/protocol/openid-connect/token"
@@ -78,10 +83,12 @@ class Relay:
 
     # --- interference
 
-    def hold(self, grant_type):
-        """From now on requests of this kind wait, unsent, until `release`."""
+    def hold(self, grant_type, answers=False):
+        """From now on requests of this kind wait until `release`: unsent, or with Keycloak's answer in hand."""
         with self._lock:
             self._held_grant = grant_type
+            self._held_answers = answers
+            self._cutting = False
         self._open.clear()
 
     def wait_held(self, number=1, seconds=15):
@@ -91,8 +98,14 @@ class Relay:
                 f"{self._held} requests held, not {number}"
             )
 
-    def release(self):
+    def release(self, cut=False):
+        """Lets what waits go on, or hangs up on it."""
+        self._cutting = cut
         self._open.set()
+
+    def go_away(self, away=True):
+        """Hangs up on everybody at once, before Keycloak has seen anything."""
+        self._away = away
 
     def drop(self, grant_type, delivered=True):
         """The next request of this kind ends in a closed connection, before Keycloak saw it or after it answered."""
@@ -106,20 +119,26 @@ class Relay:
             self._drop = None
             return True
 
+    def _waits(self, grant, answers):
+        """Waits if this is what is held; whether its connection is to be cut afterwards."""
+        if self._open.is_set() or grant != self._held_grant or answers != self._held_answers:
+            return False
+        with self._lock:
+            self._held += 1
+            self._lock.notify_all()
+        self._open.wait()
+        with self._lock:
+            self._held -= 1
+        return self._cutting
+
     # --- passing on
 
     def _handle(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         form = dict(urllib.parse.parse_qsl(body.decode("utf-8", "replace")))
         grant = form.get("grant_type")
-        if not self._open.is_set() and grant == self._held_grant:
-            with self._lock:
-                self._held += 1
-                self._lock.notify_all()
-            self._open.wait()
-            with self._lock:
-                self._held -= 1
-
+        if self._away or self._waits(grant, answers=False):
+            return _hang_up(handler)
         if self._dropping(grant, delivered=False):
             return _hang_up(handler)
         upstream = http.client.HTTPConnection(*self._upstream, timeout=60)
@@ -141,7 +160,7 @@ class Relay:
             self._remember(_json(content))
             if basic := handler.headers.get("Authorization"):
                 self._secrets.add(basic.partition(" ")[2])
-        if self._dropping(grant, delivered=True):
+        if self._dropping(grant, delivered=True) or self._waits(grant, answers=True):
             return _hang_up(handler)
 
         handler.send_response(answer.status)

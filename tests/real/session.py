@@ -102,13 +102,23 @@ class Session:
 
     # --- the daemon
 
-    def start_daemon(self):
-        """Starts bearerd and waits for its READY=1, after which its name is on the bus."""
+    def start_daemon(self, within=(), env=None):
+        """Starts bearerd, within another program if wanted, and waits for its READY=1: its name is on the bus then."""
         with _ReadySocket(self.runtime / "notify") as ready:
-            env = self.daemon_env | {"NOTIFY_SOCKET": str(ready.path)}
-            self.daemon = Process([self.binaries / "bearerd"], log=self.log, env=env)
+            env = self.daemon_env | {"NOTIFY_SOCKET": str(ready.path)} | (env or {})
+            self.daemon = Process([*within, self.binaries / "bearerd"], log=self.log, env=env)
             self.daemon.ready("READY=1", ready.received, 10)
         assert self.connection.owner(NAME), f"ready, but {NAME} isn't on the bus:\n{self.daemon.output()[-4000:]}"
+
+    def replace_bus(self):
+        """The bus dies with everybody on it, and a new one comes; the daemon and the keyring are the caller's to start."""
+        self.bus.process.kill()
+        self.connection.close()
+        self.keyring.stop()
+        (self.runtime / "bus").unlink(missing_ok=True)
+        self.bus = PrivateBus(self.runtime, self.env)
+        self.connection = self.bus.connect()
+        self.keyring = Keyring(self.bus, self.env, self.runtime)
 
     def kill_daemon(self):
         """kill -9, and nothing else: what is not in the keyring is lost."""
