@@ -6,6 +6,7 @@ import pytest
 
 import booted
 import leaks
+import matrix
 import pages
 import realm
 from conftest import PROJECT
@@ -153,6 +154,34 @@ def a_login_survives_restart_crash_and_reload(installed):
     machine.run("systemctl", "--user", "stop", UNIT, check=True)
     assert keycloak.introspect("app", installed.token())["active"]  # activated by the call
     assert len(keycloak.events("app", installed.user_id, "LOGIN")) == 1
+
+
+def a_session_that_no_keyring_has_yet_survives_kill_and_restart(installed):
+    """D11: it is in the service manager's keeping, just as long as the keyring is closed."""
+    installed.log_in()
+    machine, keycloak = installed.machine, installed.keycloak
+    login = "/org/freedesktop/secrets/collection/login"
+    secrets = ("org.freedesktop.secrets", "/org/freedesktop/secrets", "org.freedesktop.Secret.Service")
+    machine.run("busctl", "--user", "call", *secrets, "Lock", "ao", "1", login, check=True)
+    installed.call("GetTokenWithOptions", "sa{sv}", "work", "1", "force_refresh", "b", "true")
+    until("a kept descriptor", lambda: machine.show(UNIT, "NFileDescriptorStore") == "1", 10)
+
+    pid = machine.main_pid(UNIT)
+    machine.run("systemctl", "--user", "kill", "--signal=KILL", "--kill-whom=main", UNIT, check=True)
+    until("another main process", lambda: machine.main_pid(UNIT) not in (0, pid), 20)
+    status = machine.run("bearerctl", "status", "--json", check=True).stdout
+    assert "unsaved" in status, status
+    # A client secret in the locked keyring is all that keeps it from the next refresh.
+    machine.run("systemctl", "--user", "restart", UNIT, check=True)
+    machine.start_keyring()
+
+    until("the save", lambda: machine.show(UNIT, "NFileDescriptorStore") == "0", 30)
+    assert keycloak.introspect("app", installed.token())["active"]
+    machine.run("systemctl", "--user", "restart", UNIT, check=True)
+    assert keycloak.introspect("app", installed.token())["active"]
+    assert len(keycloak.events("app", installed.user_id, "LOGIN")) == 1
+    assert installed.relay.count("refresh_token") == installed.relay.count("refresh_token", 200)
+    matrix.row(43, "keyring locked, rotation, `kill -9`, restart by systemd, unlocked", "token", 3, "lives")
 
 
 def a_login_callback_of_another_user_is_dropped(installed):

@@ -289,3 +289,28 @@ async fn a_closed_log_ends_nothing() {
     assert!(desk.token("work").await.is_ok());
     assert!(daemon.try_wait().unwrap().is_none());
 }
+
+/// R25: a daemon that dies and comes back again and again does not hammer the provider, though somebody asks
+/// each time; and the session lives.
+#[tokio::test]
+async fn thirty_restarts_cause_few_requests() {
+    // One that is cut off in the midst of a rotation may lose it; that is another test.
+    let mut desk = Desk::bare(Settings { rotation: false, ..Settings::default() }).await;
+    let _keyring = Fake::start(&desk.bus).await;
+    desk.write_config(&desk.account("work", ""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    for _ in 0..30 {
+        desk.kill_daemon().await;
+        desk.start_daemon().await;
+        let asked = desk.token("work");
+        // The sixth and later ones are made to wait, and the daemon does not live so long.
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(150), asked).await;
+    }
+
+    let sent = desk.provider.token_requests("refresh_token").len();
+
+    assert!((3..=10).contains(&sent), "{sent} requests in 30 starts");
+    assert!(desk.provider.accepts(&desk.access_token("work").await));
+}

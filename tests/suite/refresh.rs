@@ -418,3 +418,35 @@ async fn refresh(desk: &Desk) -> Result<(), Error> {
     let builder = AccountProxy::builder(&desk.connection).path(account_path("work")).unwrap();
     builder.cache_properties(CacheProperties::No).build().await.unwrap().refresh().await
 }
+
+/// One failure budget per issuer: twenty accounts with a caller each don't hammer a sick provider, none of
+/// them before its `Retry-After`, and all of them learn of its return.
+#[tokio::test]
+async fn twenty_accounts_share_the_tries_of_a_sick_provider() {
+    let desk = Desk::start().await;
+    let names: Vec<String> = (0..20).map(|number| format!("a{number}")).collect();
+    let tables: String = names.iter().map(|name| desk.account(name, "store = \"memory\"")).collect();
+    desk.write_config(&tables);
+    desk.broker.reload().await.unwrap();
+    for name in &names {
+        desk.set_secret(name).await;
+        desk.log_in(name).await;
+    }
+    desk.provider.configure(|settings| settings.access_lifetime = Duration::from_secs(1));
+    join_all(names.iter().map(|name| desk.forced_token(name))).await;
+    let before = desk.provider.token_requests("refresh_token").len();
+    desk.provider.always(Some(Fault::Answer { status: 503, headers: Vec::new(), body: b"busy".to_vec() }));
+
+    let answers = join_all(names.iter().map(|name| desk.token(name))).await;
+
+    let sent = desk.provider.token_requests("refresh_token").len() - before;
+    assert!(answers.iter().all(|answer| word(answer.as_ref().unwrap_err()) == "ProviderUnreachable"));
+    // One each before it was known to be sick, then one each two seconds.
+    assert!((3..=36).contains(&sent), "{sent} requests of 20 accounts in 15 s");
+    desk.provider.configure(|settings| settings.access_lifetime = Duration::from_secs(300));
+    desk.provider.always(None);
+    let answers = join_all(names.iter().map(|name| desk.token(name))).await;
+    for answer in answers {
+        assert!(desk.provider.accepts(&answer.unwrap().0));
+    }
+}
