@@ -17,7 +17,7 @@ use crate::config::{
 use crate::oidc::OAuthProvider;
 use crate::oidc::http::Http;
 use crate::power::Busy;
-use crate::recovery::{Recalled, Records, Recovery};
+use crate::recovery::{Records, Recovery};
 use crate::session::{self, AccountState, Budget, Heirloom, Interruption, Parts, Policy, SessionHandle};
 use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
@@ -194,7 +194,7 @@ impl Accounts {
         let dice: Arc<dyn Fn() -> f64 + Send + Sync> = Arc::new(session::system_dice);
         let budget = Arc::clone(current.budgets.entry(config.issuer.clone()).or_default());
         // A session that goes on has its own memory of all that.
-        let recalled = if heirloom.is_some() { Recalled::default() } else { self.records.recall(&account) };
+        let recalled = Some(self.records.recall(&account)).filter(|_| heirloom.is_none()).unwrap_or_default();
         let recovery: Arc<dyn Recovery> = Arc::clone(&self.records) as _;
         let (session, store_name) = match kind {
             StoreKind::SecretService => {

@@ -1,6 +1,7 @@
 //! The daemon's life: assemble, serve, own the name, say ready, wait, drain.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,13 @@ use crate::bus::{self, Bus, LogControl};
 use crate::clock::Clock;
 use crate::config::ConfigDirs;
 use crate::logging::Levels;
-use crate::recovery::{Records, Vault};
+use crate::recovery::{Lock, Records, Vault};
 use crate::store::secret_service::SecretServiceStore;
 use crate::{network, power, systemd};
 
+/// How long another daemon may take to end.
+const LOCK_WAIT: Duration = Duration::from_secs(20);
+const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How long proof of life may take before the watchdog is left to bite.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -31,6 +35,10 @@ pub enum DaemonError {
     Signals(#[source] io::Error),
     #[error("cannot serve on the session bus: {0}")]
     Bus(#[from] zbus::Error),
+    #[error(
+        "another bearerd of this user runs on another bus; end it first, for both would use the same refresh tokens"
+    )]
+    Locked,
     #[error("{} was taken from us; to go on run: systemctl --user restart bearerd", bus::NAME)]
     NameLost,
     #[error("another bearerd owns {} on this bus; stop it first: systemctl --user stop bearerd", bus::NAME)]
@@ -53,6 +61,7 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
 
+    let _lock = lock(&connection, &clock, &dirs.state).await?;
     let store = SecretServiceStore::new(connection.clone());
     let records = Records::new(dirs.state.clone(), vault);
     let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store, records));
@@ -105,6 +114,29 @@ pub async fn run(
     let _ = connection.release_name(bus::NAME).await;
     accounts.stop().await;
     end
+}
+
+/// One daemon per user. One that is ending is waited for: it may have a refresh token on its way.
+async fn lock(connection: &Connection, clock: &Clock, folder: &Path) -> Result<Option<Lock>, DaemonError> {
+    let deadline = clock.now().boot.after(LOCK_WAIT);
+    loop {
+        match Lock::take(folder) {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, folder = %folder.display(), "cannot make sure that no other bearerd runs");
+                return Ok(None);
+            }
+        }
+        let bus = fdo::DBusProxy::new(connection).await?;
+        if bus.name_has_owner(bus::NAME.try_into().map_err(zbus::Error::from)?).await.unwrap_or(false) {
+            return Err(DaemonError::NameTaken);
+        }
+        if clock.now().boot >= deadline {
+            return Err(DaemonError::Locked);
+        }
+        clock.sleep(LOCK_POLL).await;
+    }
 }
 
 async fn own_name(connection: &Connection) -> Result<(), DaemonError> {

@@ -12,7 +12,7 @@
 //!                                     oneshot      session/state   JoinSet ──> oidc   (the provider, HTTPS)
 //!                                        │          [pure]  │            └──> store  (the Secret Service)
 //!                                        └──── Answer <─────┘
-//!                                                 Effect: Answer, Load, Refresh, Write, EndSession
+//!                                                 Effect: Answer, Load, Refresh, GiveUp, Write, Note, EndSession
 //! ```
 //!
 //! A request becomes an event of the account's state machine. The machine answers it from memory, or
@@ -29,8 +29,10 @@
 //! # Modules, in reading order
 //!
 //! - [`secret`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
-//! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `settle` and `view` are pure;
-//!   `actor` owns them; `handle` is the only door.
+//! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `interruptions`, `settle` and
+//!   `view` are pure; `actor` owns them; `budget` is what sessions of one issuer share; `handle` is the only door.
+//! - [`recovery`]: what a process leaves to the next: notes of refreshes under way, unsaved sessions.
+//! - [`power`], [`network`]: what happens to the machine, told to the sessions.
 //! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`, `id_token::verify`,
 //!   `discovery::read` are pure).
 //! - [`store`]: the Secret Service and memory, behind one trait.
@@ -54,7 +56,8 @@
 //! - **One reason each:** login needed, keyring locked, provider unreachable and provider refused are
 //!   different states and errors; `oidc::token::classify` is the one place that sorts answers.
 //! - **No other clock:** only [`clock`] reads one (`clippy.toml` enforces it).
-//! - **No other bus:** nothing opens a connection but [`process`] and [`cli`]; tests hand in their own.
+//! - **No other bus:** nothing opens a connection but [`process`] (the session bus, and the system bus for
+//!   logind) and [`cli`]; tests hand in their own.
 //!
 //! # Across all of it
 //!

@@ -4,6 +4,7 @@
 //! **Invariant:** a note holds no secret. The unsaved sessions are in memory only, ours and the service
 //! manager's, and nothing of them is left once they are saved.
 
+mod lock;
 mod notes;
 mod vault;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
+pub use lock::Lock;
 pub use notes::{Note, fingerprint};
 pub use vault::{Unsaved, Vault};
 

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +16,8 @@ use tokio::sync::Mutex;
 
 use crate::account::AccountName;
 use crate::secret::RefreshToken;
+
+const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The last attempt to refresh. All that is in it may be read by anybody.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,20 +44,23 @@ pub fn fingerprint(token: &RefreshToken) -> String {
     URL_SAFE_NO_PAD.encode(&Sha256::digest(format!("org.bearerd.Note {}", token.expose()))[..16])
 }
 
+/// The sequence number of an account's last note; also keeps its writes apart.
+type Last = Arc<Mutex<u64>>;
+
 pub(super) struct Notes {
     folder: PathBuf,
-    /// The sequence number of each account's last note; also keeps the writes apart.
-    written: Mutex<HashMap<AccountName, u64>>,
+    written: std::sync::Mutex<HashMap<AccountName, Last>>,
     complained: AtomicBool,
 }
 
 impl Notes {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, written: Mutex::default(), complained: AtomicBool::new(false) }
+        Self { folder, written: std::sync::Mutex::default(), complained: AtomicBool::new(false) }
     }
 
-    /// The last process's note; one that cannot be read is none.
+    /// The last note of the account's last session; one that cannot be read is none. Numbers begin anew.
     pub(super) fn read(&self, account: &AccountName) -> Option<Note> {
+        self.lock().remove(account);
         let text = std::fs::read(self.file(account)).ok()?;
         serde_json::from_slice(&text)
             .inspect_err(|_| tracing::warn!(%account, "left aside a damaged note of the last refresh"))
@@ -61,8 +68,8 @@ impl Notes {
     }
 
     pub(super) async fn write(&self, account: &AccountName, sequence: u64, note: &Note) {
-        let mut written = self.written.lock().await;
-        let last = written.entry(account.clone()).or_default();
+        let last = Arc::clone(self.lock().entry(account.clone()).or_default());
+        let mut last = last.lock().await;
         if sequence <= *last {
             return;
         }
@@ -76,11 +83,16 @@ impl Notes {
                 _ => Ok(()),
             },
         });
-        if let Ok(Err(error)) = done.await
+        // A disk that hangs must not hold up a refresh.
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(DISK_TIMEOUT, done).await
             && !self.complained.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(%error, folder = %self.folder.display(), "refreshes cannot be noted; a crash in the midst of one may cost a login");
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, Last>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self, account: &AccountName) -> PathBuf {
@@ -121,6 +133,9 @@ mod tests {
             "the late one lost"
         );
         assert_eq!(notes.read(&AccountName::parse("other").unwrap()), None);
+        assert_eq!(notes.read(&account), Some(note(2)));
+        notes.write(&account, 1, &note(7)).await;
+        assert_eq!(notes.read(&account), Some(note(7)), "the account's next session counts from one again");
 
         notes.write(&account, 3, &Note::default()).await;
         assert_eq!(std::fs::read_dir(folder.path().join("bearerd")).unwrap().count(), 0);

@@ -306,7 +306,18 @@ impl Session {
         let not_before = error
             .retry_after
             .map_or(now.boot, |after| now.boot.after(after.mul_f64(0.1_f64.mul_add(jitter.0, 1.0))));
-        tracing::warn!(account = %self.policy.account, class = ?error.class, error = %error, attempts, "refresh failed");
+        match attempts {
+            0 => {
+                tracing::warn!(account = %self.policy.account, class = ?error.class, error = %error, "refresh failed");
+            }
+            // Said once more when it is no hiccup (N20), and then tried quietly.
+            5 => {
+                tracing::warn!(account = %self.policy.account, class = ?error.class, error = %error, "refresh failed six times in a row; it is tried again by itself");
+            }
+            _ => {
+                tracing::debug!(account = %self.policy.account, class = ?error.class, error = %error, attempts, "refresh failed");
+            }
+        }
         self.trouble = Some(Trouble {
             class: error.class,
             reason: text::trouble_reason(&error),

@@ -290,6 +290,21 @@ async fn a_closed_log_ends_nothing() {
     assert!(daemon.try_wait().unwrap().is_none());
 }
 
+/// D12: two buses of one user, as `dbus-run-session` makes them, share a home and its sessions.
+#[tokio::test]
+async fn a_second_daemon_of_the_user_on_another_bus_ends_with_a_clear_message() {
+    let desk = Desk::logged_in().await;
+    let other = Bus::start().await;
+
+    let mut second = desk.program(env!("CARGO_BIN_EXE_bearerd"));
+    let second = second.env("DBUS_SESSION_BUS_ADDRESS", &other.address).output().await.unwrap();
+
+    assert!(!second.status.success());
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(stderr.contains("another bearerd of this user runs on another bus"), "{stderr}");
+    assert!(desk.provider.accepts(&desk.access_token("work").await));
+}
+
 /// R25: a daemon that dies and comes back again and again does not hammer the provider, though somebody asks
 /// each time; and the session lives.
 #[tokio::test]
