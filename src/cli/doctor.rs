@@ -132,10 +132,7 @@ async fn on_the_bus(broker: &Broker) -> Vec<Finding> {
     let mut findings = vec![if is_activatable(NAME) {
         Fine("activation file".to_owned())
     } else {
-        Wrong(format!(
-            "activation: the bus cannot start bearerd; install {NAME}.service below ~/.local/share/dbus-1/services \
-             (README.md, \"Install\"), then log out and in"
-        ))
+        Wrong("activation: the bus cannot start bearerd; run: bearerctl setup".to_owned())
     }];
     findings.push(if owned("org.freedesktop.systemd1").await {
         let manager = zbus::Proxy::new(
@@ -155,7 +152,7 @@ async fn on_the_bus(broker: &Broker) -> Vec<Finding> {
                     .to_owned(),
             ),
             Err(_) => Wrong(
-                "unit: bearerd.service is not installed; see README.md, \"Install\", then: systemctl --user daemon-reload"
+                "unit: bearerd.service is not installed; run: bearerctl setup"
                     .to_owned(),
             ),
         }

@@ -78,7 +78,7 @@ impl From<zbus::Error> for Failure {
             "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => {
                 Self::failed(
                     "bearerd does not run and the bus has no activation file for it; \
-                     install org.bearerd.Broker1.service, or start it: systemctl --user start bearerd",
+                     run: bearerctl setup",
                 )
             }
             name if name.starts_with("org.freedesktop.DBus.Error.Spawn.")

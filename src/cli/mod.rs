@@ -1,6 +1,7 @@
 //! `bearerctl`: the contract for people and shell scripts. Data goes to stdout, everything else to stderr.
 //!
-//! **Invariant:** talks D-Bus only; no token or secret is ever an argument.
+//! **Invariant:** talks D-Bus only, `doctor` and `setup` apart, which are for a bearerd that can't be talked
+//! to; no token or secret is ever an argument.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -16,8 +17,10 @@ mod browser;
 mod doctor;
 mod failure;
 mod login;
+mod manual;
 mod output;
 mod secret_input;
+mod setup;
 mod status;
 mod token;
 mod unlock;
@@ -40,6 +43,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Request(Request),
+    /// Check everything that has to be right, and say what to do about the rest.
+    Doctor,
+    /// Make a bearerd that was installed below your home known to systemd and the bus, or repair that.
+    Setup {
+        /// Undo it.
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Print completions for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or write those of all commands into a folder.
+    Man { folder: Option<std::path::PathBuf> },
+}
+
+/// What bearerd is asked to do.
+#[derive(Subcommand)]
+enum Request {
     /// Log in: opens the browser, waits, and says who is logged in.
     Login {
         account: Option<String>,
@@ -78,8 +100,6 @@ enum Command {
     Logout { account: Option<String> },
     /// Refresh the access token now.
     Refresh { account: Option<String> },
-    /// Check everything that has to be right, and say what to do about the rest.
-    Doctor,
     /// Read the configuration again.
     Reload,
     /// Unlock the keyring, with its own prompt, and wait for it.
@@ -118,22 +138,30 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
-    if let Command::Doctor = command {
-        return doctor::examine().await;
-    }
-    let broker = Broker::connect().await?;
     match command {
-        Command::Login { account, no_browser, paste, force, timeout } => {
+        Command::Request(request) => ask(request).await,
+        Command::Doctor => doctor::examine().await,
+        Command::Setup { remove: false } => setup::install().await,
+        Command::Setup { remove: true } => setup::remove().await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { folder } => manual::pages(folder.as_deref()),
+    }
+}
+
+async fn ask(request: Request) -> Result<(), Failure> {
+    let broker = Broker::connect().await?;
+    match request {
+        Request::Login { account, no_browser, paste, force, timeout } => {
             let browser = !no_browser && !paste;
             let wanted = login::Wanted { account: name(account), browser, paste, force, timeout };
             login::log_in(&broker, wanted).await
         }
-        Command::Token { account, min_validity, format } => {
+        Request::Token { account, min_validity, format } => {
             token::print(&broker, &name(account), min_validity, format).await
         }
-        Command::Reject { account } => token::reject(&broker, &name(account)).await,
-        Command::Status { account, json } => status::print(&broker, account.as_deref(), json).await,
-        Command::Logout { account } => {
+        Request::Reject { account } => token::reject(&broker, &name(account)).await,
+        Request::Status { account, json } => status::print(&broker, account.as_deref(), json).await,
+        Request::Logout { account } => {
             let account = broker.resolve(&name(account)).await?;
             let ended = broker.root.logout(&account).await?;
             output::note(&if ended {
@@ -145,27 +173,26 @@ async fn run(command: Command) -> Result<(), Failure> {
             });
             Ok(())
         }
-        Command::Refresh { account } => {
+        Request::Refresh { account } => {
             let account = broker.resolve(&name(account)).await?;
             broker.account(&account).await?.refresh().await?;
             output::note(&format!("refreshed {account:?}"));
             Ok(())
         }
-        Command::Reload => {
+        Request::Reload => {
             broker.root.reload().await?;
             output::note("the configuration was read");
             Ok(())
         }
-        Command::Doctor => doctor::examine().await,
-        Command::Unlock => unlock::unlock(&broker).await,
-        Command::SetToken { account, remove } => {
+        Request::Unlock => unlock::unlock(&broker).await,
+        Request::SetToken { account, remove } => {
             let account = broker.resolve(&name(account)).await?;
             let fd = secret_input::read(&format!("personal token for {account:?}"), remove).await?;
             broker.root.set_personal_token(&account, fd.into()).await?;
             output::note(&stored("personal token", &account, remove));
             Ok(())
         }
-        Command::SetSecret { account, remove } => {
+        Request::SetSecret { account, remove } => {
             let account = broker.resolve(&account).await?;
             let fd = secret_input::read(&format!("client secret for {account:?}"), remove).await?;
             broker.root.set_client_secret(&account, fd.into()).await?;

@@ -334,3 +334,53 @@ fn texts(done: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (text(&done.stdout), text(&done.stderr))
 }
+
+/// Made from the arguments, so they are complete; a package puts them in their places.
+#[tokio::test]
+async fn completions_and_manual_pages_are_printed_without_a_bus() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bearerctl"));
+        command.env_clear().args(arguments).output().await.unwrap()
+    };
+
+    for shell in ["bash", "zsh", "fish"] {
+        let text = String::from_utf8(run(&["completions", shell]).await.stdout).unwrap();
+        assert!(text.contains("min-validity"), "{shell}");
+    }
+    let page = String::from_utf8(run(&["man"]).await.stdout).unwrap();
+    assert!(page.contains(".TH") && page.contains("unlock"), "{page}");
+    assert!(run(&["man", folder.path().to_str().unwrap()]).await.status.success());
+    assert!(folder.path().join("bearerctl-login.1").is_file());
+    assert!(!run(&["man", "/nonexistent"]).await.status.success());
+}
+
+/// Issue 6: without systemd the activation file is what starts the daemon; a foreign file is left alone.
+#[tokio::test]
+async fn setup_writes_its_files_once_and_leaves_others_alone() {
+    let desk = Desk::bare(Settings::default()).await;
+    let run = async |arguments: &[&str]| {
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        // No systemctl, as on a system without systemd.
+        let output = command.env("PATH", "/nonexistent").args(arguments).output().await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let activation = desk.path("home/.local/share/dbus-1/services/org.bearerd.Broker1.service");
+    let unit = desk.path("config/systemd/user/bearerd.service");
+
+    let (code, said) = run(&["setup"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the bus starts bearerd at the first call"), "{said}");
+    let folder =
+        std::path::Path::new(env!("CARGO_BIN_EXE_bearerctl")).parent().unwrap().display().to_string();
+    assert!(std::fs::read_to_string(&activation).unwrap().contains(&format!("Exec={folder}/bearerd")));
+    assert!(std::fs::read_to_string(&unit).unwrap().contains(&format!("ExecStart={folder}/bearerd")));
+    assert_eq!(run(&["setup"]).await.1.matches("is as it should be").count(), 2);
+
+    std::fs::write(&unit, "mine").unwrap();
+    let (code, said) = run(&["setup"]).await;
+    assert!(code == Some(1) && said.contains("was not written by bearerctl setup"), "{said}");
+    let (code, said) = run(&["setup", "--remove"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!activation.exists() && unit.exists(), "{said}");
+}
