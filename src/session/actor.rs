@@ -15,18 +15,18 @@ use super::error::Error;
 use super::handle::{Command, Interruption, Published, Request, SessionHandle};
 use super::login::Starting;
 use super::schedule::Jitter;
-use super::state::{Answer, Effect, Heirloom, Policy, RefreshOrder, RequestId, Session};
+use super::state::{Answer, Heirloom, Policy, RequestId, Session};
 use super::text;
 use crate::account::AccountName;
 use crate::clock::Clock;
 use crate::config::OAuthConfig;
 use crate::login::{Attempt, LoginState};
+use crate::oidc::Provider;
 use crate::oidc::authorization::Front;
-use crate::oidc::error::{Class, ProviderError};
-use crate::oidc::{End, Provider};
+use crate::oidc::error::ProviderError;
 use crate::power::{Busy, BusyGuard};
-use crate::recovery::{Recalled, Recovery, Unsaved};
-use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
+use crate::recovery::{Recalled, Recovery};
+use crate::secret::{ClientSecret, PersonalToken};
 use crate::store::{Item, ItemKind, Loaded, Store, StoreError};
 use crate::tokens::TokenResponse;
 
@@ -34,8 +34,6 @@ use crate::tokens::TokenResponse;
 const INBOX: usize = 64;
 /// A stop gives a refresh on its way this long: its own limit, and a little for the save.
 const DRAIN: Duration = Duration::from_secs(75);
-/// How often the end of a session is told to a provider that is busy or away.
-const END_TRIES: u32 = 6;
 /// How long `Set*` waits for the user to unlock the store; within the callers' 15 seconds.
 const UNLOCK_WAIT: Duration = Duration::from_secs(12);
 
@@ -127,12 +125,12 @@ pub(super) struct Actor<P, S> {
     pub(super) tasks: JoinSet<Completion>,
     pub(super) publisher: watch::Sender<Published>,
     pub(super) starting: Option<Starting>,
-    recovery: Arc<dyn Recovery>,
-    budget: Arc<Budget>,
+    pub(super) recovery: Arc<dyn Recovery>,
+    pub(super) budget: Arc<Budget>,
     busy: Busy,
     busy_guard: Option<BusyGuard>,
     /// Ends the wait for the refresh on its way.
-    give_up: Option<oneshot::Sender<()>>,
+    pub(super) give_up: Option<oneshot::Sender<()>>,
 }
 
 pub(super) enum Completion {
@@ -346,83 +344,6 @@ impl<P: Provider, S: Store> Actor<P, S> {
         self.perform(effects);
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Answer(id, answer) => {
-                    if let Some(reply) = self.waiting.remove(&id) {
-                        // A caller that went away needs no answer.
-                        let _ = reply.send(answer);
-                    }
-                }
-                Effect::Load => {
-                    let (store, account) = (Arc::clone(&self.store), self.account.clone());
-                    self.tasks.spawn(async move { Completion::Loaded(store.load(&account).await) });
-                }
-                Effect::Write { sequence, record } => {
-                    self.recovery.hold(&self.account, Unsaved { sequence, record: record.clone() });
-                    let (store, account) = (Arc::clone(&self.store), self.account.clone());
-                    self.tasks.spawn(async move {
-                        let result = match record {
-                            Some(record) => store.save(&account, Item::Session(record)).await,
-                            None => store.erase(&account, ItemKind::Session).await,
-                        };
-                        Completion::Written(sequence, result)
-                    });
-                }
-                Effect::Refresh(order) => self.refresh(order),
-                Effect::GiveUp => {
-                    // It may have come back already.
-                    self.give_up.take().map(|give_up| give_up.send(()));
-                }
-                Effect::Note { sequence, note } => {
-                    let (recovery, account) = (Arc::clone(&self.recovery), self.account.clone());
-                    self.tasks.spawn(async move {
-                        recovery.note(&account, sequence, &note).await;
-                        Completion::Nothing
-                    });
-                }
-                Effect::EndSession { refresh_token, client_secret } => {
-                    let Some((_, provider)) = &self.oauth else { continue };
-                    let (provider, clock) = (Arc::clone(provider), self.clock.clone());
-                    self.tasks.spawn(async move {
-                        let end = provider.end_session(refresh_token.clone(), client_secret.clone()).await;
-                        if let End::Later(wait) = end {
-                            // Nobody waits for it, and it ends with the process: nothing is kept for it (F6).
-                            tokio::spawn(end_later(provider, refresh_token, client_secret, clock, wait));
-                        }
-                        Completion::EndedAtProvider(end == End::Done)
-                    });
-                }
-            }
-        }
-    }
-
-    fn refresh(&mut self, order: RefreshOrder) {
-        let now = self.clock.now();
-        let Some((_, provider)) = &self.oauth else { return };
-        if let Some(postponed) = self.budget.admit(&order, &now) {
-            let effects = self.session.postponed(postponed, &now);
-            return self.perform(effects);
-        }
-        let (give_up, given_up) = oneshot::channel();
-        self.give_up = Some(give_up);
-        let (provider, recovery, account) =
-            (Arc::clone(provider), Arc::clone(&self.recovery), self.account.clone());
-        self.tasks.spawn(async move {
-            // On the disk before it is on the wire (D7).
-            recovery.note(&account, order.note_sequence, &order.note).await;
-            let refresh = provider.refresh(order.refresh_token, order.client_secret, order.sub);
-            Completion::Refreshed(tokio::select! {
-                biased;
-                result = refresh => result,
-                Ok(()) = given_up => {
-                    Err(ProviderError::new(Class::Ambiguous, "the machine slept or changed its network meanwhile"))
-                }
-            })
-        });
-    }
-
     /// Keeps the machine awake for what must not be cut off.
     fn tell_busy(&mut self) {
         match (self.session.is_busy(), &self.busy_guard) {
@@ -481,24 +402,6 @@ async fn put<S: Store>(
             write().await
         }
         result => result,
-    }
-}
-
-/// Goes on telling the provider that a session is over (RFC 7009 section 2.2.1).
-async fn end_later<P: Provider>(
-    provider: Arc<P>,
-    refresh_token: RefreshToken,
-    client_secret: Option<ClientSecret>,
-    clock: Clock,
-    mut wait: Duration,
-) {
-    for _ in 0..END_TRIES {
-        clock.sleep(wait).await;
-        match provider.end_session(refresh_token.clone(), client_secret.clone()).await {
-            End::Later(next) => wait = next.max(wait.saturating_mul(2)),
-            End::Done => return tracing::info!("the provider ended the session after all"),
-            End::Impossible => return,
-        }
     }
 }
 

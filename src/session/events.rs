@@ -1,4 +1,5 @@
-//! What happens to a session: requests, answers of the provider and of the store, and time.
+//! What happens to a session: requests, answers of the provider, and time. [`stored`](super::stored) has the
+//! answers of the store, [`interruptions`](super::interruptions) what comes from outside.
 //!
 //! Each event changes the state, then [`Session::settle`] brings it to rest.
 
@@ -9,15 +10,13 @@ use super::live::{Asked, Live};
 use super::schedule::{self, Jitter};
 use super::settle;
 use super::state::{
-    Effect, Ended, Ending, InFlight, Reply, RequestId, Session, StoreState, TokenOptions, Trouble, Waiter,
-    Want,
+    Effect, Ended, Ending, InFlight, Reply, RequestId, Session, TokenOptions, Trouble, Waiter, Want,
 };
 use super::text;
 use crate::clock::Now;
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::{Note, fingerprint};
 use crate::secret::{ClientSecret, PersonalToken};
-use crate::store::{Loaded, SessionRecord, StoreError};
 use crate::tokens::{Granted, TokenResponse};
 
 /// Every caller has an answer after this.
@@ -82,103 +81,8 @@ impl Session {
         self.settle(now)
     }
 
-    /// The store was read.
-    pub(super) fn loaded(&mut self, result: Result<Loaded, StoreError>, now: &Now) -> Vec<Effect> {
-        if let Some(error) = self.rereading.take() {
-            let mut effects: Vec<Effect> = self.believe_or_adopt(&error, result, now).into_iter().collect();
-            effects.extend(self.settle(now));
-            return effects;
-        }
-        if std::mem::take(&mut self.sync.checking) {
-            self.compare_stored(result);
-            return self.settle(now);
-        }
-        match result {
-            Ok(loaded) => {
-                self.store = StoreState::Loaded;
-                if loaded.client_secret.is_some() {
-                    self.client_secret = loaded.client_secret;
-                }
-                if loaded.personal_token.is_some() {
-                    self.personal = loaded.personal_token;
-                }
-                match loaded.session {
-                    Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
-                    Some(record) if self.sync.pending() => self.reconcile(&record, now),
-                    _ => {}
-                }
-            }
-            // What was seen may be over already.
-            Err(_) if matches!(self.store, StoreState::Loading { stale: true }) => {
-                self.store = StoreState::Loading { stale: false };
-                let mut effects = vec![Effect::Load];
-                effects.extend(self.settle(now));
-                return effects;
-            }
-            Err(error) => self.store = StoreState::Closed { error, looked_at: now.boot },
-        }
-        self.settle(now)
-    }
-
-    /// Takes a stored session, unless it is another client's or another host's (F9, D13).
-    pub(super) fn adopt(&mut self, record: &SessionRecord, now: &Now) {
-        let account = &self.policy.account;
-        if record.issuer != self.policy.issuer || record.client_id != self.policy.client_id {
-            let message = text::other_client(account);
-            self.ended = Some(Ended { by_provider: false, reason: "other-client", message });
-        } else if record.machine != self.policy.machine {
-            let message = text::other_host(account);
-            self.ended = Some(Ended { by_provider: false, reason: "other-host", message });
-        } else {
-            self.live = Some(Live::from_record(record, &self.policy.boot_id, now));
-            self.ended = None;
-            self.generation += 1;
-            self.compare_note(now);
-        }
-        self.sync.wanted = self.sync.wanted.max(record.sequence);
-        self.sync.done = self.sync.wanted;
-    }
-
-    /// What was saved and is there no longer is saved again.
-    fn compare_stored(&mut self, stored: Result<Loaded, StoreError>) {
-        let Ok(loaded) = stored else { return };
-        let renewable = self.live.as_ref().is_some_and(Live::renewable);
-        let older = loaded.session.is_none_or(|record| record.sequence < self.sync.done);
-        if renewable && older && !self.sync.pending() {
-            tracing::warn!(account = %self.policy.account, "the keyring has lost the session; saving it again");
-            self.sync.wanted += 1;
-        }
-    }
-
-    fn believe_or_adopt(
-        &mut self,
-        error: &ProviderError,
-        stored: Result<Loaded, StoreError>,
-        now: &Now,
-    ) -> Option<Effect> {
-        let ours = self.live.as_ref().and_then(|live| live.refresh_token.clone());
-        let newer = stored.ok().and_then(|loaded| loaded.session).filter(|record| {
-            Some(&record.refresh_token) != ours.as_ref()
-                && record.sequence >= self.sync.wanted
-                && !self.sync.pending()
-        });
-        match newer {
-            Some(record) => {
-                let grant = self.live.take().and_then(|live| live.grant);
-                self.adopt(&record, now);
-                if let Some(live) = &mut self.live {
-                    live.grant = grant;
-                    live.keep_alive_at = Some(now.boot);
-                }
-                self.reread = true;
-            }
-            None => return self.end_session(error, now),
-        }
-        None
-    }
-
     /// The provider ended it (D15): the refresh token goes, the access token serves out its time.
-    fn end_session(&mut self, error: &ProviderError, now: &Now) -> Option<Effect> {
+    pub(super) fn end_session(&mut self, error: &ProviderError, now: &Now) -> Option<Effect> {
         let live = self.live.as_mut()?;
         live.refresh_token = None;
         live.keep_alive_at = None;
@@ -436,44 +340,6 @@ impl Session {
         self.settle(now)
     }
 
-    /// A write of the session ended.
-    pub(super) fn written(
-        &mut self,
-        sequence: u64,
-        result: Result<(), StoreError>,
-        now: &Now,
-        jitter: Jitter,
-    ) -> Vec<Effect> {
-        self.sync.writing = false;
-        let mut effects = Vec::new();
-        match result {
-            Ok(()) => {
-                self.sync.done = self.sync.done.max(sequence);
-                self.sync.attempts = 0;
-                self.sync.retry_at = None;
-                self.sync.error = None;
-                if !self.sync.pending() {
-                    self.held_until = None;
-                    if self.noted.take().is_some() {
-                        let note = self.note(None, 0, Duration::ZERO, now);
-                        effects.push(self.write_note(note));
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(account = %self.policy.account, %error, "cannot write the session to the store");
-                let wait = schedule::backoff(self.sync.attempts + 2, None, jitter);
-                self.sync.attempts += 1;
-                self.sync.retry_at = Some(now.boot.after(wait));
-                self.sync.error = Some(error);
-                // Nothing more to wait for.
-                self.held_until = None;
-            }
-        }
-        effects.extend(self.settle(now));
-        effects
-    }
-
     /// A client secret was stored or removed.
     pub(super) fn client_secret_set(&mut self, secret: Option<ClientSecret>, now: &Now) -> Vec<Effect> {
         self.client_secret = secret;
@@ -496,27 +362,6 @@ impl Session {
     /// The keyring's prompt is shown (`None`), or has ended, with the keyring open or not.
     pub(super) fn unlocking(&mut self, opened: Option<bool>) {
         self.unlock_failed = opened == Some(false);
-    }
-
-    /// The store may have become available, locked or absent.
-    pub(super) fn store_changed(&mut self, now: &Now) -> Vec<Effect> {
-        self.sync.retry_at = None;
-        let mut effects = Vec::new();
-        match &mut self.store {
-            StoreState::Closed { .. } => {
-                self.store = StoreState::Loading { stale: false };
-                effects.push(Effect::Load);
-            }
-            StoreState::Loading { stale } => *stale = true,
-            // One that was restarted may have forgotten what it acknowledged.
-            StoreState::Loaded if self.live.is_some() && !self.sync.checking => {
-                self.sync.checking = true;
-                effects.push(Effect::Load);
-            }
-            StoreState::Loaded => {}
-        }
-        effects.extend(self.settle(now));
-        effects
     }
 
     /// A deadline may have passed. Early and late calls are harmless.

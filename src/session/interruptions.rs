@@ -10,7 +10,6 @@ use super::state::{Effect, Session, Trouble};
 use crate::clock::{BootTime, Now};
 use crate::oidc::error::Class;
 use crate::recovery::{Note, Recalled, fingerprint};
-use crate::store::SessionRecord;
 
 /// After a wake-up, or when a network has come, the sessions' refreshes spread over this (N11).
 const SPREAD: Duration = Duration::from_secs(5);
@@ -94,17 +93,6 @@ impl Session {
             tracing::warn!(account = %self.policy.account, "the last bearerd ended in the midst of a refresh; trying it again");
             live.doubtful = true;
             live.keep_alive_at = Some(now.boot);
-        }
-    }
-
-    /// The store was read, while an unsaved session of the last process, or of ours, waits for it.
-    pub(super) fn reconcile(&mut self, stored: &SessionRecord, now: &Now) {
-        match self.left_unsaved.take().filter(|left| *left == self.sync.wanted) {
-            // It was saved, and the end came before that was noted.
-            Some(left) if stored.sequence == left => self.sync.done = left,
-            Some(left) if stored.sequence > left && self.refresh.is_none() => self.adopt(stored, now),
-            // Ours is newer, so it must be numbered higher.
-            _ => self.sync.wanted = self.sync.wanted.max(stored.sequence + 1),
         }
     }
 

@@ -6,6 +6,7 @@ mod actor;
 #[cfg(test)]
 mod actor_tests;
 mod budget;
+mod effects;
 pub mod error;
 mod events;
 mod handle;
@@ -15,6 +16,7 @@ mod login;
 mod schedule;
 mod settle;
 mod state;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -35,7 +35,7 @@ BUGS = [
     ),
     (
         "a keyring that comes back while it is being read is not read again",
-        "src/session/events.rs",
+        "src/session/stored.rs",
         "StoreState::Loading { stale } => *stale = true,",
         "StoreState::Loading { stale } => *stale = false,",
     ),
@@ -53,7 +53,7 @@ BUGS = [
     ),
     (
         "a closed keyring is believed to hold no newer session",
-        "src/session/events.rs",
+        "src/session/stored.rs",
         "            Err(error) => self.store = StoreState::Closed { error, looked_at: now.boot },",
         "            Err(_) => self.store = StoreState::Loaded,",
     ),
