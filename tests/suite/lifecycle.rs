@@ -329,3 +329,31 @@ async fn thirty_restarts_cause_few_requests() {
     assert!((3..=10).contains(&sent), "{sent} requests in 30 starts");
     assert!(desk.provider.accepts(&desk.access_token("work").await));
 }
+
+/// A daemon whose name is gone would be asked nothing any more, and would go on spending refresh tokens.
+#[tokio::test]
+async fn a_daemon_that_loses_its_name_ends() {
+    let desk = Desk::bare(Settings::default()).await;
+    let connection = desk.bus.connect().await;
+    let dirs = bearerd::config::ConfigDirs {
+        user: desk.path("config/bearerd"),
+        vendor: desk.path("vendor"),
+        state: desk.path("state"),
+        credentials: None,
+        home: None,
+    };
+    let levels = bearerd::logging::start().unwrap();
+    let system = async { Err(zbus::Error::Unsupported) };
+    let vault = bearerd::recovery::Vault::empty();
+    let daemon = bearerd::daemon::run(connection.clone(), system, dirs, vault, levels);
+    let loss = async {
+        let bus = DBusProxy::new(&desk.connection).await.unwrap();
+        let owned = async || bus.name_has_owner(NAME.try_into().unwrap()).await.unwrap();
+        assert!(eventually(owned).await);
+        connection.release_name(NAME).await.unwrap();
+    };
+
+    let (end, ()) = tokio::join!(daemon, loss);
+
+    assert!(matches!(end, Err(bearerd::daemon::DaemonError::NameLost)), "{end:?}");
+}
