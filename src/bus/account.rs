@@ -79,6 +79,12 @@ impl Account {
         }
     }
 
+    /// Where helpers such as bearerctl's may send the token, as origins; empty when none is configured.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn api_origins(&self) -> Vec<String> {
+        self.account.config.api_origins.clone()
+    }
+
     /// Who is logged in, for people.
     #[zbus(property)]
     fn subject(&self) -> String {

@@ -34,6 +34,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "extra_params",
     "keep_alive",
     "min_validity",
+    "api_origins",
 ];
 
 /// The keys that only an account has, beside those of a preset.
@@ -41,7 +42,7 @@ const ACCOUNT_KEYS: &[&str] =
     &["provider", "source", "client_id", "client_secret", "client_secret_file", "ca_file", "store"];
 
 /// What a personal account can have: everything else is about logins.
-const PERSONAL_KEYS: &[&str] = &["provider", "source", "issuer"];
+const PERSONAL_KEYS: &[&str] = &["provider", "source", "issuer", "api_origins"];
 
 /// Parameters of the authorization request that are ours alone (RFC 6749, RFC 7636, RFC 9101).
 const RESERVED_PARAMETERS: &[&str] = &[
@@ -112,9 +113,11 @@ pub(super) fn read<'a>(
     let provider = preset.map(|(name, _)| name.to_owned()).unwrap_or_default();
     let layers = Layers { own, preset: preset.map(|(_, fields)| fields) };
     let issuer = layers.get("issuer").map(|field| url(&field).and(field.string())).transpose()?;
+    let api_origins = api_origins(&layers)?;
     if personal {
         let issuer = issuer.unwrap_or_default().to_owned();
-        return Ok(Arc::new(AccountConfig { name, provider, issuer, source: Source::Personal }));
+        let source = Source::Personal;
+        return Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, source }));
     }
     let oauth = read_oauth(&layers, place, issuer, dirs, warnings)?;
     let issuer = match (&oauth.issuer, &oauth.endpoints) {
@@ -122,7 +125,8 @@ pub(super) fn read<'a>(
         (None, Endpoints::Explicit(explicit)) => explicit.token.origin().ascii_serialization(),
         (None, Endpoints::Discovered(discovered)) => discovered.issuer.to_string(),
     };
-    Ok(Arc::new(AccountConfig { name, provider, issuer, source: Source::OAuth(Box::new(oauth)) }))
+    let source = Source::OAuth(Box::new(oauth));
+    Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, source }))
 }
 
 fn read_oauth<'a>(
@@ -282,6 +286,22 @@ fn scopes(layers: &Layers<'_>) -> Result<Vec<String>, ConfigError> {
     Ok(scopes)
 }
 
+/// Origins (RFC 6454), as git and others name them: no path, no default port.
+fn api_origins(layers: &Layers<'_>) -> Result<Vec<String>, ConfigError> {
+    let Some(field) = layers.get("api_origins") else { return Ok(Vec::new()) };
+    let origin = |text: &String| {
+        let url = Url::parse(text)
+            .ok()
+            .filter(|url| is_encrypted(url) && is_bare(url) && matches!(url.path(), "" | "/"));
+        url.filter(|url| url.query().is_none()).map(|url| url.origin().ascii_serialization())
+    };
+    field.strings()?.iter().map(origin).collect::<Option<_>>().ok_or_else(|| {
+        field.error(
+            "must hold addresses without a path, such as \"https://api.example.com\" (http:// only for 127.0.0.1 or [::1])",
+        )
+    })
+}
+
 fn profile(layers: &Layers<'_>) -> Result<Option<Profile>, ConfigError> {
     let name = layers.get("profile_name");
     let Some(url) = layers.url("profile_url")? else {
@@ -347,20 +367,27 @@ fn path(field: &Field<'_>, dirs: &ConfigDirs) -> Result<PathBuf, ConfigError> {
 /// An address of a provider: https, or http on a loopback literal (RFC 6749 section 3.1, RFC 8252 section 8.3).
 fn url(field: &Field<'_>) -> Result<Url, ConfigError> {
     let url = Url::parse(field.string()?).map_err(|why| field.error(&format!("is no URL: {why}")))?;
+    if !is_encrypted(&url) {
+        return Err(field.error("must start with https:// (http:// only for 127.0.0.1 or [::1])"));
+    }
+    if !is_bare(&url) {
+        return Err(field.error("must have no user, password or #fragment"));
+    }
+    Ok(url)
+}
+
+/// Whether what is sent there is encrypted, or stays on this machine.
+fn is_encrypted(url: &Url) -> bool {
     let loopback = match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         _ => false,
     };
-    match url.scheme() {
-        "https" => {}
-        "http" if loopback => {}
-        _ => return Err(field.error("must start with https:// (http:// only for 127.0.0.1 or [::1])")),
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err(field.error("must have no user, password or #fragment"));
-    }
-    Ok(url)
+    url.scheme() == "https" || (url.scheme() == "http" && loopback)
+}
+
+fn is_bare(url: &Url) -> bool {
+    url.username().is_empty() && url.password().is_none() && url.fragment().is_none()
 }
 
 fn redirect(field: &Field<'_>) -> Result<RedirectUri, ConfigError> {

@@ -40,6 +40,8 @@ pub struct AccountConfig {
     pub provider: String,
     /// The issuer identifier; for explicit endpoints without one, the token endpoint's origin.
     pub issuer: String,
+    /// Where our own helpers may send the token; other programs know that themselves.
+    pub api_origins: Vec<String>,
     pub source: Source,
 }
 

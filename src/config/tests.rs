@@ -110,6 +110,18 @@ fn keycloaks_issuer_follows_from_where_the_browser_goes() {
     assert_eq!(explicit(&oauth(&config, "x")).logout, LogoutEndpoint::Keycloak(logout));
 }
 
+/// E5: as git names a server, whatever was typed.
+#[test]
+fn api_origins_are_origins_and_a_personal_account_has_them_too() {
+    let files = Files::with(
+        "[accounts.x]\nsource = \"personal\"\napi_origins = [\"https://Git.example:443/\", \"http://127.0.0.1:8080\"]\n\
+         [accounts.y]\nprovider = \"chaster\"\nclient_id = \"a\"\n",
+    );
+    let config = files.load().unwrap();
+    assert_eq!(config.accounts["x"].api_origins, ["https://git.example", "http://127.0.0.1:8080"]);
+    assert_eq!(config.accounts["y"].api_origins, ["https://api.chaster.app"]);
+}
+
 #[test]
 fn explicit_endpoints_need_no_discovery() {
     let files = Files::with(
@@ -159,6 +171,14 @@ fn each_complaint_names_file_line_key_and_remedy() {
         (
             account("iss = \"maybe\""),
             "config.toml:4: `iss` must be \"required\" or \"if-present\" or \"ignore\"",
+        ),
+        (
+            account("api_origins = [\"https://api.example/v1\"]"),
+            "config.toml:4: `api_origins` must hold addresses without a path",
+        ),
+        (
+            account("api_origins = [\"http://api.example\"]"),
+            "config.toml:4: `api_origins` must hold addresses without a path",
         ),
         (account("pkce = 1"), "config.toml:4: `pkce` must be true or false"),
         (
