@@ -105,6 +105,12 @@ pub(super) fn text<'a>(properties: &'a Properties, name: &str) -> &'a str {
     properties.get(name).and_then(|value| value.downcast_ref::<&str>().ok()).unwrap_or_default()
 }
 
+/// A property's texts; none when it is not there.
+pub(super) fn texts(properties: &Properties, name: &str) -> Vec<String> {
+    let value = properties.get(name).and_then(|value| value.try_clone().ok());
+    value.and_then(|value| Vec::try_from(value).ok()).unwrap_or_default()
+}
+
 /// A property's number; 0 when it is not there.
 pub(super) fn number(properties: &Properties, name: &str) -> u64 {
     properties.get(name).and_then(|value| value.downcast_ref::<u64>().ok()).unwrap_or_default()

@@ -3,7 +3,9 @@
 //! **Invariant:** talks D-Bus only, `doctor` and `setup` apart, which are for a bearerd that can't be talked
 //! to; no token or secret is ever an argument.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use clap::{Parser, Subcommand};
 use broker::Broker;
 use failure::Failure;
 
+mod adapters;
 mod broker;
 mod browser;
 mod doctor;
@@ -45,6 +48,15 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Request(Request),
+    /// Run a command with a token file that is kept fresh; its path is in BEARER_TOKEN_FILE.
+    Exec {
+        account: Option<String>,
+        /// Put the token into BEARER_TOKEN too, where it is not kept fresh.
+        #[arg(long)]
+        env: bool,
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
     /// Check everything that has to be right, and say what to do about the rest.
     Doctor,
     /// Make a bearerd that was installed below your home known to systemd and the bus, or repair that.
@@ -85,8 +97,20 @@ enum Request {
         #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
         min_validity: Option<Duration>,
         #[arg(long, value_enum, default_value_t)]
-        format: token::Format,
+        format: adapters::Format,
+        /// Whom the mail server knows, for xoauth2; by default who is logged in.
+        #[arg(long)]
+        user: Option<String>,
     },
+    /// A credential helper for git: git config credential.helper '!bearerctl git-credential'.
+    GitCredential {
+        /// By default the account whose api_origins has the server.
+        #[arg(long)]
+        account: Option<String>,
+        operation: adapters::GitOperation,
+    },
+    /// Answer a prompt for a password, for GIT_ASKPASS and its like; also by the name bearerctl-askpass.
+    Askpass { prompt: String },
     /// Report a token that an API answered with 401; the token is read from stdin.
     Reject { account: Option<String> },
     /// Show the accounts: state, who, when things expire.
@@ -123,7 +147,7 @@ enum Request {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(words());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::failed(format!("cannot start: {error}"))),
@@ -132,20 +156,35 @@ pub fn main() -> ExitCode {
     // A prompt that still waits for a line must not hold up the end.
     runtime.shutdown_background();
     match end {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure),
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+/// Our arguments; by the name of the helper for passwords, those of its command.
+fn words() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().map(|word| Path::new(word).file_name().map(OsString::from));
+    if name.flatten().is_some_and(|name| name == adapters::ASKPASS) {
+        words.insert(1, "askpass".into());
+    }
+    words
+}
+
+async fn run(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Request(request) => ask(request).await,
+        Command::Exec { account, env, command } => {
+            let broker = Broker::connect().await?;
+            return adapters::exec(&broker, &name(account), &command, env).await;
+        }
         Command::Doctor => doctor::examine().await,
         Command::Setup { remove: false } => setup::install().await,
         Command::Setup { remove: true } => setup::remove().await,
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(folder.as_deref()),
-    }
+    }?;
+    Ok(0)
 }
 
 async fn ask(request: Request) -> Result<(), Failure> {
@@ -156,9 +195,13 @@ async fn ask(request: Request) -> Result<(), Failure> {
             let wanted = login::Wanted { account: name(account), browser, paste, force, timeout };
             login::log_in(&broker, wanted).await
         }
-        Request::Token { account, min_validity, format } => {
-            token::print(&broker, &name(account), min_validity, format).await
+        Request::Token { account, min_validity, format, user } => {
+            token::print(&broker, &name(account), min_validity, format, user.as_deref()).await
         }
+        Request::GitCredential { account, operation } => {
+            adapters::git_credential(&broker, account.as_deref(), operation).await
+        }
+        Request::Askpass { prompt } => adapters::askpass(&broker, &prompt).await,
         Request::Reject { account } => token::reject(&broker, &name(account)).await,
         Request::Status { account, json } => status::print(&broker, account.as_deref(), json).await,
         Request::Logout { account } => {

@@ -35,7 +35,7 @@ impl Environment {
         for name in ["bin", "services", "config/bearerd", "run"] {
             std::fs::create_dir_all(folder.path().join(name)).map_err(said("no temporary folder"))?;
         }
-        for program in ["bearerd", "bearerctl"] {
+        for program in ["bearerd", "bearerctl", "bearerctl-askpass"] {
             let link = folder.path().join("bin").join(program);
             std::os::unix::fs::symlink(&own, link).map_err(said("cannot link the programs"))?;
         }
@@ -187,6 +187,7 @@ fn set_environment(command: &mut Command, folder: &tempfile::TempDir, address: &
     command.env("DBUS_SESSION_BUS_ADDRESS", address);
     command.env("XDG_CONFIG_HOME", folder.path().join("config"));
     command.env("XDG_STATE_HOME", folder.path().join("state"));
+    command.env("XDG_RUNTIME_DIR", folder.path().join("run"));
     for variable in ["NOTIFY_SOCKET", "JOURNAL_STREAM", "WATCHDOG_USEC"] {
         command.env_remove(variable);
     }

@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     match std::path::Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some("bearerd") => return crate::process::main(),
-        Some("bearerctl") => return crate::cli::main(),
+        Some("bearerctl" | "bearerctl-askpass") => return crate::cli::main(),
         _ => {}
     }
     let arguments = Arguments::parse();

@@ -27,7 +27,9 @@ packages=(
     mmdebstrap systemd-container
     chromium chromium-driver
     python3-dbus # for an example of the documentation
+    git msmtp openssl # what gets its tokens from bearerctl
 )
+command -v kubectl >/dev/null || packages+=(kubernetes-client)
 java_major() { java -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
 if ! command -v java >/dev/null || [ "$(java_major)" -lt 17 ]; then packages+=(openjdk-17-jdk-headless); fi
 command -v mvn >/dev/null || packages+=(maven)

@@ -1,0 +1,58 @@
+//! What speaks other programs' languages: git, kubectl, mail clients, and whatever reads a file or asks a helper.
+//!
+//! **Invariant:** a token goes to the account's `api_origins` only, where the other program says where it
+//! will send it (E5).
+
+mod askpass;
+mod exec;
+mod format;
+mod git;
+
+pub(super) use askpass::{PROGRAM as ASKPASS, answer as askpass};
+pub(super) use exec::run as exec;
+pub(super) use format::Format;
+pub(super) use git::{Operation as GitOperation, credential as git_credential};
+
+use url::Url;
+
+use super::broker::{Broker, texts};
+use super::failure::Failure;
+
+/// What password fields of HTTP's Basic scheme want for a user where only the token counts.
+const ANY_USER: &str = "oauth2";
+
+/// The account whose token may be sent there: the named one, or the only one of this origin, else the default.
+/// `None`: no account has to do with it.
+async fn account_for(broker: &Broker, named: Option<&str>, origin: &str) -> Result<Option<String>, Failure> {
+    let has = |properties: &_| texts(properties, "ApiOrigins").iter().any(|known| known == origin);
+    if let Some(named) = named {
+        let account = broker.resolve(named).await?;
+        if has(&broker.properties(&account).await?) {
+            return Ok(Some(account));
+        }
+        return Err(Failure::usage(format!(
+            "the token of {account:?} is not for {origin}; if it should be, add api_origins = [\"{origin}\"] to the \
+             account, then: bearerctl reload"
+        )));
+    }
+    let accounts = broker.all_properties().await?;
+    let mut fitting: Vec<String> =
+        accounts.into_iter().filter(|(_, properties)| has(properties)).map(|(name, _)| name).collect();
+    if fitting.len() > 1 {
+        let default = broker.root.default_account().await?;
+        if !fitting.contains(&default) {
+            return Err(Failure::usage(format!(
+                "{} are all for {origin}; name one of them",
+                fitting.join(", ")
+            )));
+        }
+        fitting = vec![default];
+    }
+    Ok(fitting.pop())
+}
+
+/// As `api_origins` has them: no path, no default port.
+fn origin(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    url.has_host().then(|| url.origin().ascii_serialization())
+}
