@@ -72,4 +72,7 @@ pub trait Login {
 
     #[zbus(property)]
     fn error_message(&self) -> zbus::Result<String>;
+
+    #[zbus(property)]
+    fn expires(&self) -> zbus::Result<u64>;
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use zbus::zvariant::{ObjectPath, Value};
 
 use super::broker::{Broker, text};
@@ -12,6 +11,7 @@ use super::output::{self, Spinner};
 use super::{browser, unlock};
 use crate::bus::Error;
 use crate::bus::proxy::LoginProxy;
+use crate::clock::Clock;
 
 /// The longest that one Wait lasts, in milliseconds.
 const WAIT_MS: u32 = 20_000;
@@ -46,8 +46,7 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     }
 
     // From here on there is something to cancel.
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))?;
+    let mut interrupt = super::interrupts()?;
     let mut options = HashMap::from([("open_browser", Value::from(false))]);
     if wanted.paste {
         options.insert("flow", Value::from("paste"));
@@ -69,7 +68,13 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     });
 
     // A paste is typed on the line where the spinner would turn.
-    let spinner = (!wanted.paste).then(|| Spinner::start("waiting for the browser (Ctrl-C cancels)"));
+    let spinner = match Clock::system() {
+        Ok(clock) if !wanted.paste => {
+            let end = login.expires().await?;
+            Some(Spinner::until("waiting for the browser (Ctrl-C cancels)", end, clock))
+        }
+        _ => None,
+    };
     let patience = async {
         match wanted.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use broker::Broker;
 use failure::Failure;
@@ -27,6 +28,7 @@ mod setup;
 mod status;
 mod token;
 mod unlock;
+mod watch;
 
 #[cfg(feature = "sandbox")]
 pub(crate) use output::parse_duration;
@@ -119,6 +121,16 @@ enum Request {
         /// For programs.
         #[arg(long)]
         json: bool,
+        /// Follow the changes, until Ctrl-C.
+        #[arg(long, short, conflicts_with = "json")]
+        watch: bool,
+    },
+    /// Print each change of an account's state, until Ctrl-C.
+    Monitor {
+        account: Option<String>,
+        /// A line of JSON for each change, with all that changed.
+        #[arg(long)]
+        json: bool,
     },
     /// Remove the account's tokens, and end the session at the provider.
     Logout { account: Option<String> },
@@ -203,7 +215,9 @@ async fn ask(request: Request) -> Result<(), Failure> {
         }
         Request::Askpass { prompt } => adapters::askpass(&broker, &prompt).await,
         Request::Reject { account } => token::reject(&broker, &name(account)).await,
-        Request::Status { account, json } => status::print(&broker, account.as_deref(), json).await,
+        Request::Status { account, watch: true, .. } => watch::table(&broker, account.as_deref()).await,
+        Request::Status { account, json, .. } => status::print(&broker, account.as_deref(), json).await,
+        Request::Monitor { account, json } => watch::monitor(&broker, account.as_deref(), json).await,
         Request::Logout { account } => {
             let account = broker.resolve(&name(account)).await?;
             let ended = broker.root.logout(&account).await?;
@@ -263,5 +277,20 @@ fn report(failure: &Failure) -> ExitCode {
 }
 
 fn stderr_is_terminal() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    std::io::stderr().is_terminal() && is_capable()
+}
+
+fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal() && is_capable()
+}
+
+/// Whether terminals here can move their cursor.
+fn is_capable() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Ctrl-C, for what has something to put in order first.
+fn interrupts() -> Result<Signal, Failure> {
+    signal(SignalKind::interrupt())
+        .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))
 }

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use crate::clock::Clock;
+
 /// A line for people, on stderr. That nobody reads it is no reason to fail.
 pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -12,6 +14,44 @@ pub(super) fn note(text: &str) {
 pub(super) fn data(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+}
+
+/// As it is, on a terminal. `false` when it has gone.
+pub(super) fn raw(text: &str) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+}
+
+/// The terminal's height.
+pub(super) fn rows() -> u16 {
+    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(24, |size| size.ws_row)
+}
+
+/// Colours where a person sees them: on a terminal, unless `NO_COLOR` is set.
+#[derive(Clone, Copy)]
+pub(super) struct Colours(pub(super) bool);
+
+impl Colours {
+    pub(super) fn of_stdout() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(super::stdout_is_terminal() && !refused)
+    }
+
+    /// `text` in the colour of an account's state.
+    pub(super) fn state(self, state: &str, text: &str) -> String {
+        let colour = match state {
+            "ready" => 32,
+            "offline" | "unsaved" | "logged-out" => 33,
+            "not-configured" | "refused" | "store-unavailable" | "store-locked" | "expired" => 31,
+            _ => return text.to_owned(),
+        };
+        if self.0 { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// `text` as a heading.
+    pub(super) fn heading(self, text: &str) -> String {
+        if self.0 { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
 }
 
 /// `90`, `90s`, `5m` or `2h`.
@@ -49,6 +89,18 @@ pub(super) struct Spinner {
 
 impl Spinner {
     pub(super) fn start(text: &'static str) -> Self {
+        Self::telling(move || text.to_owned())
+    }
+
+    /// Counts down to `end`, in Unix seconds.
+    pub(super) fn until(text: &'static str, end: u64, clock: Clock) -> Self {
+        Self::telling(move || {
+            let left = end.saturating_sub(clock.now().wall.as_secs());
+            format!("{text}, {} left", duration(left))
+        })
+    }
+
+    fn telling(text: impl Fn() -> String + Send + 'static) -> Self {
         if !super::stderr_is_terminal() {
             return Self { task: None };
         }
@@ -56,7 +108,7 @@ impl Spinner {
             let mut tick = tokio::time::interval(Duration::from_millis(120));
             for sign in ['|', '/', '-', '\\'].iter().cycle() {
                 tick.tick().await;
-                let _ = write!(std::io::stderr().lock(), "\r{sign} {text} ");
+                let _ = write!(std::io::stderr().lock(), "\r{sign} {} \x1b[K", text());
             }
         });
         Self { task: Some(task) }

@@ -6,17 +6,13 @@ use serde_json::{Map, Value as Json, json};
 
 use super::broker::{Broker, Properties, number, text};
 use super::failure::Failure;
-use super::output;
+use super::output::{self, Colours};
 use crate::clock::Clock;
 
 const COLUMNS: [&str; 7] = ["ACCOUNT", "STATE", "WHO", "ACCESS", "SESSION", "REFRESH", "STORE"];
 
 pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) -> Result<(), Failure> {
-    let mut accounts = broker.all_properties().await?;
-    if let Some(account) = account {
-        let wanted = broker.resolve(account).await?;
-        accounts.retain(|(name, _)| *name == wanted);
-    }
+    let accounts = accounts(broker, account).await?;
     let text = if json {
         let accounts: Vec<Json> = accounts.iter().map(|(_, properties)| object(properties)).collect();
         Json::from(accounts).to_string()
@@ -25,10 +21,27 @@ pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) ->
         return Ok(());
     } else {
         let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
-        // Rounded as the properties are.
-        table(&accounts, (clock.now().wall + Duration::from_millis(500)).as_secs())
+        table(&accounts, now(&clock), Colours::of_stdout())
     };
     if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
+}
+
+/// The accounts to show: all, or the named one.
+pub(super) async fn accounts(
+    broker: &Broker,
+    account: Option<&str>,
+) -> Result<Vec<(String, Properties)>, Failure> {
+    let mut accounts = broker.all_properties().await?;
+    if let Some(account) = account {
+        let wanted = broker.resolve(account).await?;
+        accounts.retain(|(name, _)| *name == wanted);
+    }
+    Ok(accounts)
+}
+
+/// Unix seconds, rounded as the properties are.
+pub(super) fn now(clock: &Clock) -> u64 {
+    (clock.now().wall + Duration::from_millis(500)).as_secs()
 }
 
 /// The names of the properties in snake case: `access_expires` is `AccessExpires`, in Unix seconds, 0 for none.
@@ -56,7 +69,7 @@ fn object(properties: &Properties) -> Json {
     Json::Object(object)
 }
 
-fn snake_case(name: &str) -> String {
+pub(super) fn snake_case(name: &str) -> String {
     let mut text = String::with_capacity(name.len() + 2);
     for c in name.chars() {
         if c.is_ascii_uppercase() && !text.is_empty() {
@@ -68,7 +81,7 @@ fn snake_case(name: &str) -> String {
 }
 
 /// The table, and below it a line for each account that has something to say.
-fn table(accounts: &[(String, Properties)], now: u64) -> String {
+pub(super) fn table(accounts: &[(String, Properties)], now: u64, colours: Colours) -> String {
     let time = |seconds: u64| match seconds.checked_sub(now) {
         _ if seconds == 0 => "-".to_owned(),
         Some(left) => output::duration(left),
@@ -92,15 +105,22 @@ fn table(accounts: &[(String, Properties)], now: u64) -> String {
             rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         })
         .collect();
-    let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+    let line = |(number, row): (usize, &[String; 7])| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            let padded = format!("{cell:width$}");
+            match (number, column) {
+                (0, _) => colours.heading(&padded),
+                (_, 1) => colours.state(cell, &padded),
+                _ => padded,
+            }
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let messages = accounts.iter().filter_map(|(name, properties)| {
         let message = text(properties, "StateMessage");
         (!message.is_empty()).then(|| format!("{name}: {message}"))
     });
-    rows.iter().map(line).chain(messages).collect::<Vec<_>>().join("\n")
+    rows.iter().enumerate().map(line).chain(messages).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -126,7 +146,7 @@ mod tests {
             ("w".to_owned(), account("logged-out", "not logged in; run: bearerctl login w", 0)),
         ];
 
-        let text = table(&accounts, 1000);
+        let text = table(&accounts, 1000, Colours(false));
 
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "ACCOUNT  STATE       WHO  ACCESS      SESSION  REFRESH  STORE");

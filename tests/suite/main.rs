@@ -10,3 +10,4 @@ mod sandbox;
 mod store;
 mod support;
 mod tls;
+mod watch;

@@ -1,0 +1,172 @@
+//! What follows the accounts: `bearerctl status --watch` and `bearerctl monitor`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value as Json};
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
+use zbus::{MatchRule, Message, MessageStream};
+
+use super::broker::{Broker, Properties, text};
+use super::failure::Failure;
+use super::output::{self, Colours};
+use super::status;
+use crate::bus::{ACCOUNT_INTERFACE, NAME, ROOT_PATH};
+use crate::clock::Clock;
+
+/// How often the times in the table move.
+const TICK: Duration = Duration::from_secs(1);
+/// Clear from here to the screen's end; go to its first line.
+const CLEAR: &str = "\x1b[J";
+const HOME: &str = "\x1b[H";
+
+/// Shows the table and follows it until Ctrl-C; without a terminal, a table after each change.
+pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), Failure> {
+    let mut changes = changes(broker).await?;
+    let clock = clock()?;
+    let live = super::stdout_is_terminal();
+    let mut interrupt = super::interrupts()?;
+    if live {
+        // What is on the screen stays above.
+        output::raw(&format!("{}{HOME}{CLEAR}", "\n".repeat(usize::from(output::rows()))));
+    }
+    let mut shown = String::new();
+    loop {
+        let accounts = match status::accounts(broker, account).await {
+            Ok(accounts) => accounts,
+            // It may come back, and a bad configuration may be corrected.
+            Err(failure) => {
+                output::note(&format!("bearerctl: {failure}"));
+                Vec::new()
+            }
+        };
+        loop {
+            let text = status::table(&accounts, status::now(&clock), Colours::of_stdout());
+            let fresh = if live {
+                output::raw(&format!("{HOME}{CLEAR}{text}\n"))
+            } else {
+                text == shown || output::data(&text)
+            };
+            if !fresh {
+                return Ok(());
+            }
+            shown = text;
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(_) => break,
+                    None => return Err(Failure::failed("the session bus ended")),
+                },
+                _ = interrupt.recv() => return Ok(()),
+                () = tokio::time::sleep(TICK), if live => {}
+            }
+        }
+    }
+}
+
+/// Prints each change of a state, as text or as a line of JSON, until Ctrl-C.
+pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) -> Result<(), Failure> {
+    let mut changes = changes(broker).await?;
+    let clock = clock()?;
+    let wanted = match account {
+        Some(account) => Some(broker.resolve(account).await?),
+        None => None,
+    };
+    let mut states = HashMap::new();
+    let mut names = names(broker).await?;
+    for (name, properties) in broker.all_properties().await? {
+        states.insert(name, text(&properties, "State").to_owned());
+    }
+    let mut interrupt = super::interrupts()?;
+    output::note("following the accounts; Ctrl-C ends");
+    loop {
+        let message = tokio::select! {
+            change = changes.next() => match change {
+                Some(Ok(message)) => message,
+                Some(Err(_)) => continue,
+                None => return Err(Failure::failed("the session bus ended")),
+            },
+            _ = interrupt.recv() => return Ok(()),
+        };
+        let Some((path, changed)) = change(&message) else {
+            // Accounts have come or gone.
+            names = self::names(broker).await.unwrap_or(names);
+            continue;
+        };
+        let Some(name) = names.get(&path).filter(|name| wanted.as_ref().is_none_or(|wanted| wanted == *name))
+        else {
+            continue;
+        };
+        let state = changed.get("State").and_then(|state| state.downcast_ref::<&str>().ok());
+        let line = if json {
+            let mut object = Map::from_iter([
+                ("time".to_owned(), Json::from(clock.now().wall.as_secs())),
+                ("account".to_owned(), Json::from(name.as_str())),
+            ]);
+            object.extend(changed.iter().map(|(key, value)| (status::snake_case(key), plain(value))));
+            Json::Object(object).to_string()
+        } else {
+            let Some(state) = state else { continue };
+            let before = states.get(name).map_or("", String::as_str);
+            let message = text(&changed, "StateMessage");
+            let colours = Colours::of_stdout();
+            let (time, state) = (local_time(&clock), colours.state(state, state));
+            let sentence = if message.is_empty() { String::new() } else { format!(": {message}") };
+            format!("{time}  {name}: {before} -> {state}{sentence}")
+        };
+        if let Some(state) = state {
+            states.insert(name.clone(), state.to_owned());
+        }
+        if !output::data(&line) {
+            return Ok(());
+        }
+    }
+}
+
+/// Every signal of ours.
+async fn changes(broker: &Broker) -> Result<MessageStream, Failure> {
+    let rule = MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME)?;
+    let rule = rule.path_namespace(ROOT_PATH)?.build();
+    Ok(MessageStream::for_match_rule(rule, broker.root.inner().connection(), None).await?)
+}
+
+async fn names(broker: &Broker) -> Result<HashMap<OwnedObjectPath, String>, Failure> {
+    let accounts = broker.root.list_accounts().await?;
+    Ok(accounts.into_iter().map(|(name, path, _)| (path, name)).collect())
+}
+
+/// What changed of which account; `None` for other signals.
+fn change(message: &Message) -> Option<(OwnedObjectPath, Properties)> {
+    let header = message.header();
+    if header.member()?.as_str() != "PropertiesChanged" {
+        return None;
+    }
+    let path = OwnedObjectPath::from(header.path()?.to_owned());
+    let body = message.body();
+    let (interface, changed, _): (&str, Properties, Vec<&str>) = body.deserialize().ok()?;
+    (interface == ACCOUNT_INTERFACE).then_some((path, changed))
+}
+
+fn plain(value: &OwnedValue) -> Json {
+    match &**value {
+        Value::Str(text) => Json::from(text.as_str()),
+        Value::ObjectPath(path) => Json::from(path.as_str()),
+        Value::Bool(flag) => Json::from(*flag),
+        Value::U64(number) => Json::from(*number),
+        Value::U32(number) => Json::from(*number),
+        _ => Json::Null,
+    }
+}
+
+fn local_time(clock: &Clock) -> String {
+    let seconds = i64::try_from(clock.now().wall.as_secs()).unwrap_or(i64::MAX);
+    let time =
+        Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned_datetime(TimeZone::system());
+    time.strftime("%F %T").to_string()
+}
+
+fn clock() -> Result<Clock, Failure> {
+    Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))
+}
