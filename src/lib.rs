@@ -40,6 +40,7 @@
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
 //! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which uses none of the above but `bus`' proxies;
 //!   its `doctor` alone reads `config` and asks providers, for a daemon that is in trouble could not.
+//! - [`hooks`]: commands of the user that follow an account.
 //! - [`process`], [`daemon`], [`systemd`], [`logging`]: the process.
 //! - `sandbox`: an embedded provider and the tour, behind the feature of that name.
 //!
@@ -77,6 +78,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+mod hooks;
 pub mod logging;
 pub mod login;
 pub mod network;

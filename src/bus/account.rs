@@ -7,6 +7,7 @@ use zbus::interface;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use super::error::Error;
+use super::notifications::Told;
 use super::{ACCOUNT_INTERFACE, Bus, login_path, no_path};
 use crate::accounts::Account as Configured;
 use crate::clock::{BootTime, Clock, Now};
@@ -164,7 +165,13 @@ impl Account {
 pub(super) async fn announce(bus: Arc<Bus>, account: Arc<Configured>, path: OwnedObjectPath) {
     let mut watch = account.session.watch();
     let mut announced = watch.borrow_and_update().clone();
+    let mut told = None;
     loop {
+        let needed = need(&announced);
+        if needed != told {
+            bus.notifier.tell(&account.config.name, needed.clone());
+            told = needed;
+        }
         if watch.changed().await.is_err() {
             return;
         }
@@ -193,6 +200,12 @@ pub(super) async fn announce(bus: Arc<Bus>, account: Arc<Configured>, path: Owne
         bus.note_state();
         bus.emit_changed(&path, ACCOUNT_INTERFACE, changed).await;
     }
+}
+
+/// What the user should be told; nothing while they are about to mend it.
+fn need(published: &Published) -> Option<Told> {
+    let need = published.view.need().filter(|_| published.login.is_none())?;
+    Some(Told { need, message: published.view.message.clone() })
 }
 
 fn properties(published: &Published, now: &Now) -> [(&'static str, Value<'static>); 11] {

@@ -15,7 +15,9 @@ use zbus::zvariant::{OwnedObjectPath, Value};
 use crate::account::AccountName;
 use crate::accounts::{Account as Configured, Accounts};
 use crate::clock::Clock;
+use crate::hooks;
 use crate::login::Attempt;
+use notifications::Notifier;
 
 mod account;
 mod broker;
@@ -23,6 +25,7 @@ mod error;
 mod in_flight;
 mod log_control;
 mod login;
+mod notifications;
 mod options;
 pub(crate) mod portal;
 pub mod proxy;
@@ -48,12 +51,14 @@ pub struct Bus {
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     status: tokio::sync::watch::Sender<String>,
+    notifier: Notifier,
 }
 
 /// An account's object, and the task that announces its changes.
 struct Served {
     account: Arc<Configured>,
     announcer: AbortHandle,
+    hook: Option<AbortHandle>,
 }
 
 impl Bus {
@@ -66,7 +71,9 @@ impl Bus {
         accounts: Arc<Accounts>,
         log: LogControl,
     ) -> zbus::Result<Arc<Self>> {
-        let bus = Arc::new(Self {
+        let clock = accounts.clock().clone();
+        let bus = Arc::new_cyclic(|bus| Self {
+            notifier: Notifier::start(bus.clone(), connection.clone(), clock),
             connection,
             accounts,
             served: Mutex::default(),
@@ -115,6 +122,8 @@ impl Bus {
             let removed = self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
             if let Some(removed) = removed {
                 removed.announcer.abort();
+                removed.hook.inspect(AbortHandle::abort);
+                self.notifier.tell(&name, None);
             }
             self.connection.object_server().remove::<account::Account, _>(account_path(&name)?).await?;
         }
@@ -128,7 +137,10 @@ impl Bus {
             self.connection.object_server().at(&path, object).await?;
             let announcer =
                 tokio::spawn(account::announce(Arc::clone(self), Arc::clone(&account), path)).abort_handle();
-            let served = Served { account, announcer };
+            let hook = (!account.config.on_change.is_empty()).then(|| {
+                tokio::spawn(hooks::follow(Arc::clone(&account), self.clock().clone())).abort_handle()
+            });
+            let served = Served { account, announcer, hook };
             self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(name, served);
         }
         Ok(())

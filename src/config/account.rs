@@ -38,11 +38,19 @@ pub(super) const PRESET_KEYS: &[&str] = &[
 ];
 
 /// The keys that only an account has, beside those of a preset.
-const ACCOUNT_KEYS: &[&str] =
-    &["provider", "source", "client_id", "client_secret", "client_secret_file", "ca_file", "store"];
+const ACCOUNT_KEYS: &[&str] = &[
+    "provider",
+    "source",
+    "client_id",
+    "client_secret",
+    "client_secret_file",
+    "ca_file",
+    "store",
+    "on_change",
+];
 
 /// What a personal account can have: everything else is about logins.
-const PERSONAL_KEYS: &[&str] = &["provider", "source", "issuer", "api_origins"];
+const PERSONAL_KEYS: &[&str] = &["provider", "source", "issuer", "api_origins", "on_change"];
 
 /// Parameters of the authorization request that are ours alone (RFC 6749, RFC 7636, RFC 9101).
 const RESERVED_PARAMETERS: &[&str] = &[
@@ -114,10 +122,11 @@ pub(super) fn read<'a>(
     let layers = Layers { own, preset: preset.map(|(_, fields)| fields) };
     let issuer = layers.get("issuer").map(|field| url(&field).and(field.string())).transpose()?;
     let api_origins = api_origins(&layers)?;
+    let on_change = on_change(&layers)?;
     if personal {
         let issuer = issuer.unwrap_or_default().to_owned();
         let source = Source::Personal;
-        return Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, source }));
+        return Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, source }));
     }
     let oauth = read_oauth(&layers, place, issuer, dirs, warnings)?;
     let issuer = match (&oauth.issuer, &oauth.endpoints) {
@@ -126,7 +135,7 @@ pub(super) fn read<'a>(
         (None, Endpoints::Discovered(discovered)) => discovered.issuer.to_string(),
     };
     let source = Source::OAuth(Box::new(oauth));
-    Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, source }))
+    Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, source }))
 }
 
 fn read_oauth<'a>(
@@ -300,6 +309,17 @@ fn api_origins(layers: &Layers<'_>) -> Result<Vec<String>, ConfigError> {
             "must hold addresses without a path, such as \"https://api.example.com\" (http:// only for 127.0.0.1 or [::1])",
         )
     })
+}
+
+/// Not through a shell: nothing in it is expanded.
+fn on_change(layers: &Layers<'_>) -> Result<Vec<String>, ConfigError> {
+    let Some(field) = layers.own.get("on_change") else { return Ok(Vec::new()) };
+    let command = field.strings()?;
+    if command.first().is_some_and(|program| program.starts_with('/')) {
+        Ok(command)
+    } else {
+        Err(field.error("must be a program's absolute path and its arguments, such as [\"/usr/bin/notify-send\", \"changed\"]"))
+    }
 }
 
 fn profile(layers: &Layers<'_>) -> Result<Option<Profile>, ConfigError> {

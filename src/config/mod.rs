@@ -42,6 +42,8 @@ pub struct AccountConfig {
     pub issuer: String,
     /// Where our own helpers may send the token; other programs know that themselves.
     pub api_origins: Vec<String>,
+    /// A program and its arguments, run when the account's state changes; empty for none.
+    pub on_change: Vec<String>,
     pub source: Source,
 }
 

@@ -180,6 +180,10 @@ fn each_complaint_names_file_line_key_and_remedy() {
             account("api_origins = [\"http://api.example\"]"),
             "config.toml:4: `api_origins` must hold addresses without a path",
         ),
+        (
+            account("on_change = [\"notify-send\"]"),
+            "config.toml:4: `on_change` must be a program's absolute path",
+        ),
         (account("pkce = 1"), "config.toml:4: `pkce` must be true or false"),
         (
             account("min_validity = -1"),

@@ -537,6 +537,22 @@ fn a_refresh_that_failed_is_tried_again_though_nobody_waits() {
 }
 
 /// K14 at the code exchange: logging in again would not help, and a session that works is left alone.
+/// N20: the user hears of a provider that stays away, and not of one that stumbles.
+#[test]
+fn only_trouble_that_lasts_needs_attention() {
+    let mut rig = Rig::logged_in();
+    let mut failures = 0;
+    while failures < 6 {
+        assert!(!rig.session.view(&rig.now).needs_attention, "after {failures} failures");
+        while rig.in_flight.is_empty() {
+            rig.wait(1);
+        }
+        rig.fail(Class::Unreachable);
+        failures += 1;
+    }
+    assert_eq!(rig.session.view(&rig.now).need(), Some(super::Need::Look));
+}
+
 #[test]
 fn a_client_refused_at_login_is_said_until_something_changes() {
     let refused = ProviderError::new(Class::Refused, "no luck");

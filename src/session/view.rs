@@ -8,6 +8,9 @@ use crate::clock::{BootTime, Now};
 use crate::oidc::error::Class;
 use crate::store::StoreError;
 
+/// So many failures in a row are worth a word (N20).
+const TOLD_AFTER: u32 = 6;
+
 /// An account's state as the bus shows it: the first of these that holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountState {
@@ -59,7 +62,10 @@ impl Session {
     pub(super) fn view(&self, now: &Now) -> View {
         let (state, reason, message) = self.state(now);
         let keyring_locked = state == AccountState::Unsaved && self.sync.error == Some(StoreError::Locked);
+        let lasting =
+            state == AccountState::Offline && self.trouble.as_ref().is_some_and(|t| t.attempts >= TOLD_AFTER);
         let needs_attention = keyring_locked
+            || lasting
             || matches!(
                 state,
                 AccountState::NotConfigured

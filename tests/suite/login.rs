@@ -4,7 +4,6 @@
 #![allow(clippy::used_underscore_binding, reason = "zbus's macro names arguments that are not read")]
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,10 +12,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
-use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
+use zbus::zvariant::{OwnedObjectPath, Value};
 
 use crate::support::browser::{Browser, parameter, raw};
 use crate::support::desk::{Desk, LOGIN, eventually, listening, word};
+use crate::support::desktop::Portal;
 
 /// A1, A2, A3, A5, A8, A10, A11, A12, C1: what is in the URL, and what follows from it in the exchange.
 #[tokio::test]
@@ -372,36 +372,17 @@ async fn a_taken_fixed_port_fails_the_login_with_its_number() {
 #[tokio::test]
 async fn the_portal_opens_the_browser_for_a_login_and_for_nothing_else() {
     let desk = Desk::start().await;
-    let portal = Portal::default();
-    let opened = Arc::clone(&portal.opened);
-    let service = desk.bus.connect().await;
-    service.object_server().at("/org/freedesktop/portal/desktop", portal).await.unwrap();
-    service.request_name("org.freedesktop.portal.Desktop").await.unwrap();
+    let portal = Portal::start(&desk.bus).await;
 
     desk.token("work").await.unwrap_err();
     let (login, _) = desk.start_login("work").await;
-    assert!(opened.lock().unwrap().is_empty(), "not for a token, and not against the caller's wish");
+    assert!(portal.opened.lock().unwrap().is_empty(), "not for a token, and not against the caller's wish");
     login.cancel().await.unwrap();
     let options = HashMap::from([("activation_token", Value::from("wayland-1"))]);
     let (_, url) = desk.broker.login_with_options("work", options).await.unwrap();
 
-    assert!(eventually(async || opened.lock().unwrap().len() == 1).await);
-    assert_eq!(*opened.lock().unwrap(), [(url, "wayland-1".to_owned())]);
-}
-
-#[derive(Default)]
-struct Portal {
-    opened: Arc<Mutex<Vec<(String, String)>>>,
-}
-
-#[zbus::interface(name = "org.freedesktop.portal.OpenURI")]
-impl Portal {
-    #[zbus(name = "OpenURI")]
-    fn open_uri(&self, _parent: &str, uri: String, options: HashMap<String, OwnedValue>) -> OwnedObjectPath {
-        let token = options.get("activation_token").and_then(|token| token.downcast_ref::<String>().ok());
-        self.opened.lock().unwrap().push((uri, token.unwrap_or_default()));
-        OwnedObjectPath::try_from("/org/freedesktop/portal/desktop/request/1").unwrap()
-    }
+    assert!(eventually(async || portal.opened.lock().unwrap().len() == 1).await);
+    assert_eq!(*portal.opened.lock().unwrap(), [(url, "wayland-1".to_owned())]);
 }
 
 async fn get(port: u16, target: &str) -> String {

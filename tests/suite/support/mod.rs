@@ -2,5 +2,6 @@
 
 pub(crate) mod browser;
 pub(crate) mod desk;
+pub(crate) mod desktop;
 pub(crate) mod keyring;
 pub(crate) mod reference;

@@ -1,0 +1,92 @@
+//! What reaches a user who has not asked: notifications, and their own hooks.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::os::fd::AsFd as _;
+
+use bearerd::sandbox::provider::Settings;
+
+use crate::support::browser::Browser;
+use crate::support::desk::{Desk, eventually, file_with};
+use crate::support::desktop::{NotificationServer, Portal};
+use crate::support::keyring::Fake;
+
+/// A session that the provider has ended is told once, its button logs in through the portal with the click's
+/// own permission to come to the front, and the login withdraws it.
+#[tokio::test]
+async fn a_lost_session_is_told_once_and_its_button_logs_in() {
+    let desk = Desk::logged_in().await;
+    let server = NotificationServer::start(&desk.bus).await;
+    let portal = Portal::start(&desk.bus).await;
+    desk.provider.end_sessions();
+    desk.forced_token("work").await.ok();
+    desk.until_state("work", "expired").await;
+    assert!(eventually(async || server.shown.lock().unwrap().open.len() == 1).await, "{}", desk.log());
+    let (id, card) =
+        server.shown.lock().unwrap().open.iter().next().map(|(id, card)| (*id, card.clone())).unwrap();
+    assert_eq!(card.summary, "Logged out of work");
+    assert!(card.body.ends_with("run: bearerctl login work"), "{}", card.body);
+    assert_eq!(card.actions, ["default", "Log in", "login", "Log in"]);
+
+    server.click(id, "login", "wayland-7").await;
+
+    assert!(eventually(async || portal.opened.lock().unwrap().len() == 1).await, "{}", desk.log());
+    let (url, token) = portal.opened.lock().unwrap()[0].clone();
+    assert_eq!(token, "wayland-7");
+    Browser::new().approve(&url).await;
+    desk.until_state("work", "ready").await;
+    assert!(eventually(async || server.shown.lock().unwrap().open.is_empty()).await);
+    assert_eq!(server.shown.lock().unwrap().shown, 1);
+}
+
+/// What the user has closed stays closed; network trouble and a plain missing login are never told.
+#[tokio::test]
+async fn what_was_closed_is_not_told_again_and_trouble_of_the_network_never() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let _keyring = Fake::start(&desk.bus).await;
+    let accounts = ["lost", "away", "new"].map(|name| desk.account(name, "store = \"memory\""));
+    desk.write_config(&(accounts.concat() + "[accounts.refused]\nsource = \"personal\"\n"));
+    desk.start_daemon().await;
+    let server = NotificationServer::start(&desk.bus).await;
+    for name in ["lost", "away"] {
+        desk.set_secret(name).await;
+        desk.log_in(name).await;
+    }
+    desk.provider.end_sessions();
+    desk.forced_token("lost").await.ok();
+    assert!(eventually(async || server.shown.lock().unwrap().open.len() == 1).await, "{}", desk.log());
+    let id = *server.shown.lock().unwrap().open.keys().next().unwrap();
+    server.dismiss(id).await;
+    desk.provider.go_down();
+    desk.forced_token("away").await.ok();
+    desk.until_state("away", "offline").await;
+
+    // When this one is shown, nothing else was.
+    desk.broker.set_personal_token("refused", file_with("canary-personal").as_fd().into()).await.unwrap();
+    desk.broker.reject_token("refused", "canary-personal").await.unwrap();
+    assert!(eventually(async || server.shown.lock().unwrap().shown == 2).await, "{}", desk.log());
+    let cards: Vec<String> =
+        server.shown.lock().unwrap().open.values().map(|card| card.summary.clone()).collect();
+    assert_eq!(cards, ["refused is refused by its provider"]);
+}
+
+/// N20 and the contract's promise about secrets: a hook gets the state and no token, and a slow one is ended.
+#[tokio::test]
+async fn a_hook_runs_at_each_change_with_the_state_and_no_token() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let (hook, told) = (desk.path("hook"), desk.path("told"));
+    std::fs::write(&hook, format!("#!/bin/sh\nenv >>{0}\necho \"$1\" >>{0}\n", told.display())).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let more = format!("store = \"memory\"\non_change = [\"{}\", \"the end\"]", hook.display());
+    desk.write_config(&desk.account("work", &more));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+
+    desk.log_in("work").await;
+
+    let text = || std::fs::read_to_string(&told).unwrap_or_default();
+    let ready = "BEARERD_STATE=ready\n";
+    assert!(eventually(async || text().contains(ready) && text().ends_with("the end\n")).await, "{}", text());
+    assert!(text().contains("BEARERD_ACCOUNT=work\n"));
+    assert!(!text().contains("canary-") && !text().contains("NOTIFY_SOCKET"), "{}", text());
+}

@@ -1,0 +1,126 @@
+//! What a desktop has beside a bus: a notification server and a portal, both told what happened to them.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(clippy::used_underscore_binding, reason = "zbus's macro names arguments that are not read")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use zbus::Connection;
+use zbus::object_server::SignalEmitter;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+
+use super::keyring::Bus;
+
+const NOTIFICATIONS: &str = "/org/freedesktop/Notifications";
+const PORTAL: &str = "/org/freedesktop/portal/desktop";
+
+#[derive(Clone)]
+pub(crate) struct Card {
+    pub(crate) summary: String,
+    pub(crate) body: String,
+    pub(crate) actions: Vec<String>,
+}
+
+/// What the user sees, and how many were ever shown.
+#[derive(Default)]
+pub(crate) struct Shown {
+    pub(crate) open: BTreeMap<u32, Card>,
+    pub(crate) shown: u32,
+}
+
+pub(crate) struct NotificationServer {
+    pub(crate) shown: Arc<Mutex<Shown>>,
+    connection: Connection,
+}
+
+impl NotificationServer {
+    pub(crate) async fn start(bus: &Bus) -> Self {
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let connection = bus.connect().await;
+        connection.object_server().at(NOTIFICATIONS, Notifications(Arc::clone(&shown))).await.unwrap();
+        connection.request_name("org.freedesktop.Notifications").await.unwrap();
+        Self { shown, connection }
+    }
+
+    /// As GNOME Shell does: the token first.
+    pub(crate) async fn click(&self, id: u32, action: &str, activation: &str) {
+        Notifications::activation_token(&self.emitter(), id, activation).await.unwrap();
+        Notifications::action_invoked(&self.emitter(), id, action).await.unwrap();
+    }
+
+    pub(crate) async fn dismiss(&self, id: u32) {
+        self.shown.lock().unwrap().open.remove(&id);
+        Notifications::notification_closed(&self.emitter(), id, 2).await.unwrap();
+    }
+
+    fn emitter(&self) -> SignalEmitter<'static> {
+        SignalEmitter::new(&self.connection, NOTIFICATIONS).unwrap().into_owned()
+    }
+}
+
+struct Notifications(Arc<Mutex<Shown>>);
+
+#[zbus::interface(name = "org.freedesktop.Notifications")]
+impl Notifications {
+    #[expect(clippy::too_many_arguments, reason = "as the specification has it")]
+    fn notify(
+        &self,
+        app_name: String,
+        replaces_id: u32,
+        _app_icon: String,
+        summary: String,
+        body: String,
+        actions: Vec<String>,
+        _hints: HashMap<String, OwnedValue>,
+        _expire_timeout: i32,
+    ) -> u32 {
+        assert_eq!(app_name, "bearerd");
+        let mut state = self.0.lock().unwrap();
+        state.shown += 1;
+        let id = if replaces_id > 0 { replaces_id } else { state.shown };
+        state.open.insert(id, Card { summary, body, actions });
+        id
+    }
+
+    fn close_notification(&self, id: u32) {
+        self.0.lock().unwrap().open.remove(&id);
+    }
+
+    #[zbus(signal)]
+    async fn action_invoked(emitter: &SignalEmitter<'_>, id: u32, action_key: &str) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn activation_token(emitter: &SignalEmitter<'_>, id: u32, token: &str) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn notification_closed(emitter: &SignalEmitter<'_>, id: u32, reason: u32) -> zbus::Result<()>;
+}
+
+/// A portal, and the addresses and activation tokens that it was given.
+pub(crate) struct Portal {
+    pub(crate) opened: Arc<Mutex<Vec<(String, String)>>>,
+    _connection: Connection,
+}
+
+impl Portal {
+    pub(crate) async fn start(bus: &Bus) -> Self {
+        let opened = Arc::new(Mutex::new(Vec::new()));
+        let connection = bus.connect().await;
+        connection.object_server().at(PORTAL, OpenUri(Arc::clone(&opened))).await.unwrap();
+        connection.request_name("org.freedesktop.portal.Desktop").await.unwrap();
+        Self { opened, _connection: connection }
+    }
+}
+
+struct OpenUri(Arc<Mutex<Vec<(String, String)>>>);
+
+#[zbus::interface(name = "org.freedesktop.portal.OpenURI")]
+impl OpenUri {
+    #[zbus(name = "OpenURI")]
+    fn open_uri(&self, _parent: &str, uri: String, options: HashMap<String, OwnedValue>) -> OwnedObjectPath {
+        let token = options.get("activation_token").and_then(|token| token.downcast_ref::<String>().ok());
+        self.0.lock().unwrap().push((uri, token.unwrap_or_default()));
+        OwnedObjectPath::try_from("/org/freedesktop/portal/desktop/request/1").unwrap()
+    }
+}
