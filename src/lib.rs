@@ -38,9 +38,10 @@
 //! - [`store`]: the Secret Service and memory, behind one trait.
 //! - [`login`]: attempts, the loopback listener, the code flow.
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
+//! - [`client`]: the contract from the other side, for programs; all that is there without the feature `daemon`.
 //! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which uses none of the above but `bus`' proxies;
 //!   its `doctor` alone reads `config` and asks providers, for a daemon that is in trouble could not.
-//! - [`hooks`]: commands of the user that follow an account.
+//! - `hooks`: commands of the user that follow an account.
 //! - [`process`], [`daemon`], [`systemd`], [`logging`]: the process.
 //! - `sandbox`: an embedded provider and the tour, behind the feature of that name.
 //!
@@ -71,25 +72,46 @@
 //! *Logs*: `error` is our fault, `warn` the world's, `info` a change of a session. HTTP and D-Bus
 //! libraries stay at `warn`, whatever level is asked for.
 
+#[cfg(feature = "daemon")]
 pub mod account;
+#[cfg(feature = "daemon")]
 pub mod accounts;
+#[cfg(feature = "daemon")]
 pub mod bus;
+#[cfg(feature = "daemon")]
 pub mod cli;
+pub mod client;
+#[cfg(feature = "daemon")]
 pub mod clock;
+#[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "daemon")]
 mod hooks;
+#[cfg(feature = "daemon")]
 pub mod logging;
+#[cfg(feature = "daemon")]
 pub mod login;
+#[cfg(feature = "daemon")]
 pub mod network;
+#[cfg(feature = "daemon")]
 pub mod oidc;
+#[cfg(feature = "daemon")]
 pub mod power;
+#[cfg(feature = "daemon")]
 pub mod process;
+#[cfg(feature = "daemon")]
 pub mod recovery;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+#[cfg(feature = "daemon")]
 pub mod secret;
+#[cfg(feature = "daemon")]
 pub mod session;
+#[cfg(feature = "daemon")]
 pub mod store;
+#[cfg(feature = "daemon")]
 pub mod systemd;
+#[cfg(feature = "daemon")]
 pub mod tokens;

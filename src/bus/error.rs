@@ -1,32 +1,8 @@
-//! The errors of the D-Bus contract, `org.bearerd.Broker1.Error.*`.
-
-use zbus::DBusError;
+//! The errors of the contract, as the daemon makes them.
 
 use crate::accounts;
+pub(super) use crate::client::Error;
 use crate::session;
-
-/// An error as callers receive it. `busctl` shows only the message, so that starts with the word.
-#[derive(Debug, DBusError)]
-#[zbus(prefix = "org.bearerd.Broker1.Error")]
-pub enum Error {
-    #[zbus(error)]
-    ZBus(zbus::Error),
-    NoSuchAccount(String),
-    NotConfigured(String),
-    InvalidConfiguration(String),
-    InvalidArgument(String),
-    InvalidOption(String),
-    NoSession(String),
-    LoginRequired(String),
-    LoginFailed(String),
-    StoreLocked(String),
-    StoreUnavailable(String),
-    ProviderUnreachable(String),
-    ProviderRefused(String),
-    RateLimited(String),
-    AccessDenied(String),
-    Timeout(String),
-}
 
 macro_rules! worded {
     ($($function:ident $variant:ident),* $(,)?) => {

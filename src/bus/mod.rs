@@ -28,17 +28,12 @@ mod login;
 mod notifications;
 mod options;
 pub(crate) mod portal;
-pub mod proxy;
 pub(crate) mod secret_fd;
 
-pub use error::Error;
+pub(crate) use crate::client::ACCOUNT_INTERFACE;
+pub use crate::client::{Error, NAME, ROOT_PATH, proxy};
 pub use log_control::LogControl;
 
-/// The well-known name on the session bus.
-pub const NAME: &str = "org.bearerd.Broker1";
-/// The root object.
-pub const ROOT_PATH: &str = "/org/bearerd/Broker1";
-pub(crate) const ACCOUNT_INTERFACE: &str = "org.bearerd.Broker1.Account";
 const LOGIN_INTERFACE: &str = "org.bearerd.Broker1.Login";
 const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
 

@@ -2,6 +2,7 @@
 
 mod attention;
 mod cli;
+mod client;
 mod contract;
 mod lifecycle;
 mod login;

@@ -212,6 +212,11 @@ impl Provider {
         self.shared.state().sessions.end_all();
     }
 
+    /// Makes APIs refuse this access token from now on.
+    pub fn revoke_access_token(&self, access_token: &str) {
+        self.shared.state().sessions.forget_access_token(access_token);
+    }
+
     /// How many sessions are alive.
     #[must_use]
     pub fn live_sessions(&self) -> usize {

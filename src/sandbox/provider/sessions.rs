@@ -164,6 +164,11 @@ impl Sessions {
         self.live.clear();
     }
 
+    /// No API takes this access token any more; its session lives.
+    pub(super) fn forget_access_token(&mut self, access_token: &str) {
+        self.access_tokens.remove(access_token);
+    }
+
     pub(super) fn count(&self, now: &Now) -> usize {
         self.live.values().filter(|session| session.ends > now.boot).count()
     }

@@ -1,4 +1,4 @@
-//! The client's side of the contract, for `bearerctl` and for tests.
+//! The contract as it is, for what the [`Client`](super::Client) does not cover.
 
 use std::collections::HashMap;
 
