@@ -12,6 +12,7 @@ use zbus::Connection;
 use zbus::fdo::{self, RequestNameFlags, RequestNameReply};
 
 use crate::accounts::Accounts;
+use crate::bus::direct::Direct;
 use crate::bus::{self, Bus, LogControl};
 use crate::clock::Clock;
 use crate::config::ConfigDirs;
@@ -64,11 +65,13 @@ pub async fn run(
     let _lock = lock(&connection, &clock, &dirs.state).await?;
     let store = SecretServiceStore::new(connection.clone());
     let records = Records::new(dirs.state.clone(), vault);
+    let runtime = dirs.runtime.clone();
     let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store, records));
     let bus = Bus::serve(connection.clone(), Arc::clone(&accounts), LogControl::new(levels)).await?;
     let losses = fdo::DBusProxy::new(&connection).await?.receive_name_lost_with_args(&[(0, bus::NAME)]).await;
     let mut losses = losses?;
     own_name(&connection).await?;
+    let direct = runtime.and_then(|folder| Direct::open(&folder, &bus));
     let mut status = bus.status();
     let line = status.borrow_and_update().clone();
     systemd::notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
@@ -112,6 +115,7 @@ pub async fn run(
     systemd::notify(&[NotifyState::Stopping]);
     // New callers start the next daemon; this one only finishes what it has begun.
     let _ = connection.release_name(bus::NAME).await;
+    drop(direct);
     accounts.stop().await;
     end
 }

@@ -39,7 +39,7 @@
 //! - [`login`]: attempts, the loopback listener, the code flow.
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
 //! - [`client`]: the contract from the other side, for programs; all that is there without the feature `daemon`.
-//! - [`bus`]: the D-Bus objects. [`cli`]: `bearerctl`, which uses none of the above but `bus`' proxies;
+//! - [`bus`]: the D-Bus objects, on the bus and at the direct socket. [`cli`]: `bearerctl`, which uses none of the above but `bus`' proxies;
 //!   its `doctor` alone reads `config` and asks providers, for a daemon that is in trouble could not.
 //! - `hooks`: commands of the user that follow an account.
 //! - [`process`], [`daemon`], [`systemd`], [`logging`]: the process.

@@ -9,8 +9,8 @@ use zbus::message::Header;
 use zbus::zvariant::{OwnedFd, OwnedObjectPath, OwnedValue, Value};
 
 use super::error::Error;
-use super::in_flight::InFlight;
 use super::options::Options;
+use super::peer::{Call, Door, InFlight};
 use super::{Bus, account_path, secret_fd};
 use crate::accounts::Account;
 use crate::login::{Flow, LoginOptions};
@@ -32,12 +32,18 @@ type Details = HashMap<&'static str, Value<'static>>;
 
 pub(super) struct Broker {
     bus: Arc<Bus>,
+    door: Door,
     in_flight: InFlight,
 }
 
 impl Broker {
-    pub(super) fn new(bus: Arc<Bus>) -> Self {
-        Self { bus, in_flight: InFlight::default() }
+    pub(super) fn new(bus: Arc<Bus>, door: Door) -> Self {
+        Self { bus, door, in_flight: InFlight::default() }
+    }
+
+    /// Where every call begins: whose it is.
+    fn enter(&self, header: &Header<'_>) -> Result<Call, Error> {
+        self.in_flight.enter(self.door.peer(header))
     }
 
     fn account(&self, name: &str) -> Result<Arc<Account>, Error> {
@@ -119,7 +125,7 @@ impl Broker {
         account: &str,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(String, u64, Details), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let (reply, account) = self.token(account, TokenOptions::default()).await?;
         Ok((reply.token.expose().to_owned(), reply.expires_at, details(&reply, &account)))
     }
@@ -133,7 +139,7 @@ impl Broker {
         options: HashMap<String, OwnedValue>,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(String, u64, Details), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let (reply, account) = self.token(account, token_options(options)?).await?;
         Ok((reply.token.expose().to_owned(), reply.expires_at, details(&reply, &account)))
     }
@@ -146,7 +152,7 @@ impl Broker {
         options: HashMap<String, OwnedValue>,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedFd, u64, Details), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let (reply, account) = self.token(account, token_options(options)?).await?;
         let fd = secret_fd::sealed(reply.token.expose())
             .map_err(|error| zbus::Error::from(zbus::fdo::Error::IOError(error.to_string())))?;
@@ -162,7 +168,7 @@ impl Broker {
         token_or_id: &str,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<bool, Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let account = self.account(account)?;
         // Both are looked for: a personal token may be as short as an id.
         let as_token = AccessToken::parse(token_or_id).map(|token| token.id());
@@ -185,7 +191,7 @@ impl Broker {
         account: &str,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedObjectPath, String), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         self.start_login(account, true, None, LoginOptions::default()).await
     }
 
@@ -199,7 +205,7 @@ impl Broker {
         options: HashMap<String, OwnedValue>,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedObjectPath, String), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let options = Options::parse(options, LOGIN_OPTIONS)?;
         let open = options.boolean("open_browser")?.unwrap_or(true);
         let activation = options.string("activation_token")?;
@@ -209,7 +215,7 @@ impl Broker {
     /// Removes the account's tokens here, and ends the session at the provider if it can be reached.
     #[zbus(out_args("ended_at_provider"))]
     async fn logout(&self, account: &str, #[zbus(header)] header: Header<'_>) -> Result<bool, Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         Ok(self.account(account)?.session.logout().await?)
     }
 
@@ -221,7 +227,7 @@ impl Broker {
         fd: OwnedFd,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let account = self.account(account)?;
         if !account.is_personal() {
             let name = account.config.name.as_str();
@@ -244,7 +250,7 @@ impl Broker {
         fd: OwnedFd,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Error> {
-        let _counted = self.in_flight.enter(&header)?;
+        let _call = self.enter(&header)?;
         let account = self.account(account)?;
         if !account.takes_client_secret() {
             let name = account.config.name.as_str();

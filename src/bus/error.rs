@@ -14,6 +14,31 @@ macro_rules! worded {
     };
 }
 
+impl Error {
+    /// An error as it comes over a connection that zbus does not serve; `None` if it is none of ours.
+    pub(crate) fn received(name: &str, text: String) -> Option<Self> {
+        let make = match name.strip_prefix("org.bearerd.Broker1.Error.")? {
+            "NoSuchAccount" => Self::NoSuchAccount,
+            "NotConfigured" => Self::NotConfigured,
+            "InvalidConfiguration" => Self::InvalidConfiguration,
+            "InvalidArgument" => Self::InvalidArgument,
+            "InvalidOption" => Self::InvalidOption,
+            "NoSession" => Self::NoSession,
+            "LoginRequired" => Self::LoginRequired,
+            "LoginFailed" => Self::LoginFailed,
+            "StoreLocked" => Self::StoreLocked,
+            "StoreUnavailable" => Self::StoreUnavailable,
+            "ProviderUnreachable" => Self::ProviderUnreachable,
+            "ProviderRefused" => Self::ProviderRefused,
+            "RateLimited" => Self::RateLimited,
+            "AccessDenied" => Self::AccessDenied,
+            "Timeout" => Self::Timeout,
+            _ => return None,
+        };
+        Some(make(text))
+    }
+}
+
 worded! {
     no_such_account NoSuchAccount,
     invalid_configuration InvalidConfiguration,

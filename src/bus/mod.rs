@@ -21,12 +21,14 @@ use notifications::Notifier;
 
 mod account;
 mod broker;
+pub(crate) mod direct;
 mod error;
-mod in_flight;
+pub(crate) mod handshake;
 mod log_control;
 mod login;
 mod notifications;
 mod options;
+mod peer;
 pub(crate) mod portal;
 pub(crate) mod secret_fd;
 
@@ -80,7 +82,7 @@ impl Bus {
         server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
         server.at(LOG_CONTROL_PATH, log).await?;
         bus.serve_accounts().await?;
-        server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus))).await?;
+        server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus), peer::Door::Bus)).await?;
         bus.note_state();
         Ok(bus)
     }

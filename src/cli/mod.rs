@@ -18,6 +18,7 @@ use failure::Failure;
 mod adapters;
 mod broker;
 mod browser;
+mod direct;
 mod doctor;
 mod failure;
 mod login;
@@ -159,7 +160,17 @@ enum Request {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(words());
+    let words = words();
+    if let Some(end) = shortcut(&words) {
+        return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
+    }
+    let arguments = Arguments::parse_from(words);
+    if let Command::Request(Request::Token { account, min_validity, format, user }) = &arguments.command {
+        let account = account.as_deref().unwrap_or_default();
+        if let Some(end) = token::print_directly(account, *min_validity, *format, user.as_deref()) {
+            return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::failed(format!("cannot start: {error}"))),
@@ -171,6 +182,16 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure),
     }
+}
+
+/// `token` and `token ACCOUNT`, which scripts run again and again, need nothing of what follows.
+fn shortcut(words: &[OsString]) -> Option<Result<(), Failure>> {
+    let account = match words {
+        [_, token] if token == "token" => "",
+        [_, token, account] if token == "token" => account.to_str().filter(|name| !name.starts_with('-'))?,
+        _ => return None,
+    };
+    token::print_directly(account, None, adapters::Format::default(), None)
 }
 
 /// Our arguments; by the name of the helper for passwords, those of its command.

@@ -10,8 +10,20 @@ use zeroize::Zeroizing;
 use super::adapters::Format;
 use super::broker::{Broker, number, text};
 use super::failure::Failure;
-use super::output;
+use super::{direct, output};
+use crate::bus::proxy::Token;
 use crate::secret::MAX_SECRET_BYTES;
+
+/// Prints a token that the direct socket gave; `None`: the bus has to be asked.
+pub(super) fn print_directly(
+    account: &str,
+    min_validity: Option<Duration>,
+    format: Format,
+    user: Option<&str>,
+) -> Option<Result<(), Failure>> {
+    let answer = direct::call::<_, Token>("GetTokenWithOptions", &(account, options(min_validity)))?;
+    Some(answer.map_err(Failure::from).and_then(|token| write(token, format, user)))
+}
 
 /// Prints a token.
 pub(super) async fn print(
@@ -21,12 +33,16 @@ pub(super) async fn print(
     format: Format,
     user: Option<&str>,
 ) -> Result<(), Failure> {
-    let mut options = HashMap::new();
-    if let Some(min_validity) = min_validity {
-        let seconds = u32::try_from(min_validity.as_secs()).unwrap_or(u32::MAX);
-        options.insert("min_validity", Value::from(seconds));
-    }
-    let token = broker.root.get_token_with_options(account, options).await?;
+    let token = broker.root.get_token_with_options(account, options(min_validity)).await?;
+    write(token, format, user)
+}
+
+fn options(min_validity: Option<Duration>) -> HashMap<&'static str, Value<'static>> {
+    let seconds = min_validity.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    seconds.map(|seconds| ("min_validity", Value::from(seconds))).into_iter().collect()
+}
+
+fn write(token: Token, format: Format, user: Option<&str>) -> Result<(), Failure> {
     let text = format.write(token, user)?;
     if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
 }
@@ -40,11 +56,15 @@ pub(super) async fn reject(broker: &Broker, account: &str) -> Result<(), Failure
     if token.trim().is_empty() {
         return Err(Failure::usage("give the refused token, or its token_id, on stdin"));
     }
-    let account = broker.resolve(account).await?;
-    if broker.root.reject_token(&account, token.trim()).await? {
+    let renewed = match direct::call("RejectToken", &(account, token.trim())) {
+        Some(renewed) => renewed?,
+        None => broker.root.reject_token(account, token.trim()).await?,
+    };
+    if renewed {
         output::note("there is a newer token: bearerctl token prints it");
         return Ok(());
     }
+    let account = broker.resolve(account).await?;
     let properties = broker.properties(&account).await?;
     let hint = match text(&properties, "StateMessage") {
         "" if number(&properties, "AccessExpires") > 0 => {

@@ -23,6 +23,8 @@ pub struct ConfigDirs {
     pub vendor: PathBuf,
     /// `$XDG_STATE_HOME/bearerd`: notes of refreshes under way.
     pub state: PathBuf,
+    /// `$XDG_RUNTIME_DIR/bearerd`: the direct socket.
+    pub runtime: Option<PathBuf>,
     /// `$CREDENTIALS_DIRECTORY`.
     pub credentials: Option<PathBuf>,
     pub home: Option<PathBuf>,
@@ -41,6 +43,7 @@ impl ConfigDirs {
             user: config.unwrap_or_else(|| PathBuf::from("/nonexistent")).join("bearerd"),
             vendor: PathBuf::from("/usr/share/bearerd"),
             state: state.unwrap_or_else(|| PathBuf::from("/nonexistent")).join("bearerd"),
+            runtime: variable("XDG_RUNTIME_DIR").map(|folder| folder.join("bearerd")),
             credentials: variable("CREDENTIALS_DIRECTORY"),
             home,
         }

@@ -26,6 +26,7 @@ impl Files {
     fn dirs(&self) -> ConfigDirs {
         ConfigDirs {
             state: "/nonexistent".into(),
+            runtime: None,
             user: self.0.path().to_owned(),
             vendor: self.0.path().join("vendor"),
             credentials: Some("/run/credentials/bearerd".into()),

@@ -339,6 +339,7 @@ async fn a_daemon_that_loses_its_name_ends() {
         user: desk.path("config/bearerd"),
         vendor: desk.path("vendor"),
         state: desk.path("state"),
+        runtime: None,
         credentials: None,
         home: None,
     };

@@ -4,6 +4,7 @@ mod attention;
 mod cli;
 mod client;
 mod contract;
+mod direct;
 mod lifecycle;
 mod login;
 mod oidc;

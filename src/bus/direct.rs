@@ -1,0 +1,142 @@
+//! The direct socket: the root interface without a bus between, for callers that ask often.
+//!
+//! No account or login objects, no object manager, no signals. Whoever wants those, and whoever starts the
+//! daemon, uses the bus. Each connection is a task of its own, so one that says nothing holds nobody up.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use zbus::connection::Builder;
+
+use super::broker::Broker;
+use super::peer::{DirectPeer, Door};
+use super::{Bus, ROOT_PATH, handshake};
+
+/// The socket's name in its folder, `$XDG_RUNTIME_DIR/bearerd`.
+pub(crate) const SOCKET: &str = "bus";
+/// Half of the descriptors that a process has by default: the other half is for our own work.
+const MAX_CONNECTIONS: usize = 512;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long no one is let in after the kernel refused it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The open socket; it goes with this.
+pub(crate) struct Direct {
+    path: PathBuf,
+    inode: u64,
+    listening: AbortHandle,
+}
+
+impl Direct {
+    /// Opens the socket. Without it everybody uses the bus, so a failure is a line in the log.
+    pub(crate) fn open(folder: &Path, bus: &Arc<Bus>) -> Option<Self> {
+        match Self::bind(folder, bus) {
+            Ok(direct) => Some(direct),
+            Err(error) => {
+                tracing::warn!(%error, folder = %folder.display(), "there is no direct socket; the bus serves");
+                None
+            }
+        }
+    }
+
+    fn bind(folder: &Path, bus: &Arc<Bus>) -> io::Result<Self> {
+        make_private(folder)?;
+        let path = folder.join(SOCKET);
+        // What lies there is of a process that has ended, for there is one daemon per user. It is replaced
+        // in one step, so that no caller sees a moment without a socket.
+        let new = folder.join("bus.new");
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&new)?;
+        std::fs::rename(&new, &path)?;
+        let inode = path.symlink_metadata()?.ino();
+        let listening = tokio::spawn(listen(listener, Arc::clone(bus))).abort_handle();
+        Ok(Self { path, inode, listening })
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        self.listening.abort();
+        // Another daemon's socket stays.
+        if self.path.symlink_metadata().is_ok_and(|metadata| metadata.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the folder, or makes sure that it is ours alone.
+fn make_private(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = folder.symlink_metadata()?;
+    let private =
+        found.is_dir() && found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o777 == 0o700;
+    if private { Ok(()) } else { Err(io::Error::other("its folder is open to others; run: chmod 700")) }
+}
+
+async fn listen(listener: UnixListener, bus: Arc<Bus>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                    // It outlives the listening: a stop lets its calls end.
+                    tokio::spawn(attend(stream, Arc::clone(&bus), place));
+                } else {
+                    tracing::debug!("a connection too many was closed");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the direct socket lets no one in for a while");
+                bus.clock().sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection, from its handshake to its end.
+async fn attend(stream: UnixStream, bus: Arc<Bus>, _place: OwnedSemaphorePermit) {
+    match serve(stream, &bus).await {
+        Ok(connection) => connection.closed().await,
+        Err(error) => tracing::debug!(%error, "a connection to the direct socket came to nothing"),
+    }
+}
+
+async fn serve(mut stream: UnixStream, bus: &Arc<Bus>) -> zbus::Result<zbus::Connection> {
+    let caller = stream.peer_cred()?;
+    if caller.uid() != rustix::process::getuid().as_raw() {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
+    }
+    let pid = caller.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+    let guid = zbus::Guid::generate();
+    tokio::select! {
+        accepted = handshake::accept(&mut stream, guid.as_str()) => accepted?,
+        () = bus.clock().sleep(HANDSHAKE_TIMEOUT) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+    let root = Broker::new(Arc::clone(bus), Door::Direct(DirectPeer { pid }));
+    let builder = Builder::authenticated_socket(stream, guid)?.p2p();
+    builder.serve_at(ROOT_PATH, root)?.serve_at("/org/freedesktop/DBus", Driver)?.build().await
+}
+
+/// As much of a bus as libraries need that know no connection without one, `busctl` among them.
+struct Driver;
+
+#[zbus::interface(name = "org.freedesktop.DBus")]
+impl Driver {
+    #[zbus(out_args("unique_name"))]
+    fn hello(&self) -> &'static str {
+        ":1.1"
+    }
+}

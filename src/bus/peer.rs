@@ -1,0 +1,82 @@
+//! Who calls, and how many of their calls wait. Whatever depends on the caller starts from here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zbus::message::Header;
+
+use super::error::Error;
+
+/// The most calls in flight per connection.
+const LIMIT: usize = 1024;
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Peer {
+    /// A connection of the session bus, by its unique name, which the bus vouches for.
+    Bus(String),
+    /// A connection of the direct socket.
+    Direct(DirectPeer),
+}
+
+/// Who is at the other end of the direct socket, as the kernel tells. Its user is ours, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct DirectPeer {
+    /// The process that connected; 0 when it is in no process namespace of ours.
+    pub(super) pid: u32,
+}
+
+/// Through which door a connection's calls come in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Door {
+    Bus,
+    Direct(DirectPeer),
+}
+
+impl Door {
+    /// A sender that a direct peer claims to be means nothing, so it is not looked at.
+    pub(super) fn peer(self, header: &Header<'_>) -> Peer {
+        match self {
+            Self::Bus => Peer::Bus(header.sender().map(|name| name.as_str().to_owned()).unwrap_or_default()),
+            Self::Direct(peer) => Peer::Direct(peer),
+        }
+    }
+}
+
+/// The calls that wait, of all connections of one door.
+#[derive(Clone, Default)]
+pub(super) struct InFlight(Arc<Mutex<HashMap<Peer, usize>>>);
+
+/// One call; it counts until it goes.
+pub(super) struct Call {
+    pub(super) peer: Peer,
+    in_flight: InFlight,
+}
+
+impl InFlight {
+    /// Counts a call, if its connection has not too many.
+    pub(super) fn enter(&self, peer: Peer) -> Result<Call, Error> {
+        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = callers.entry(peer.clone()).or_default();
+        if *calls >= LIMIT {
+            return Err(Error::rate_limited(format!(
+                "more than {LIMIT} calls of this connection wait; wait for answers first"
+            )));
+        }
+        *calls += 1;
+        drop(callers);
+        Ok(Call { peer, in_flight: self.clone() })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut callers = self.in_flight.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(calls) = callers.get_mut(&self.peer) {
+            *calls -= 1;
+            if *calls == 0 {
+                callers.remove(&self.peer);
+            }
+        }
+    }
+}
