@@ -352,7 +352,7 @@ async fn completions_and_manual_pages_are_printed_without_a_bus() {
     assert!(page.contains(".TH") && page.contains("unlock"), "{page}");
     assert!(run(&["man", folder.path().to_str().unwrap()]).await.status.success());
     assert!(folder.path().join("bearerctl-login.1").is_file());
-    assert!(!run(&["man", "/nonexistent"]).await.status.success());
+    assert!(!run(&["man", folder.path().join("missing").to_str().unwrap()]).await.status.success());
 }
 
 /// Issue 6: without systemd the activation file is what starts the daemon; a foreign file is left alone.
