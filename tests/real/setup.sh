@@ -26,9 +26,12 @@ packages=(
     ca-certificates curl dbus gnome-keyring libsecret-tools systemd util-linux unzip
     mmdebstrap systemd-container
     chromium chromium-driver
-    python3-dbus # for an example of the documentation
+    python3-dbus python3-gi jq libsystemd-dev libcurl4-openssl-dev pkg-config # for the examples of the documentation
+    python3-dbusmock # for the template of our callers' tests
     git msmtp openssl # what gets its tokens from bearerctl
 )
+command -v node >/dev/null || packages+=(nodejs)
+command -v npm >/dev/null || packages+=(npm)
 command -v kubectl >/dev/null || packages+=(kubernetes-client)
 java_major() { java -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
 if ! command -v java >/dev/null || [ "$(java_major)" -lt 17 ]; then packages+=(openjdk-17-jdk-headless); fi
@@ -62,6 +65,17 @@ if [ ! -e "$venv/complete" ]; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" </dev/null
     touch "$venv/complete" # an environment can't be renamed: its scripts name their interpreter
+fi
+
+# --- Node ---------------------------------------------------------------------------------------------------
+examples="$here/../../docs/examples"
+node="$cache/node-$(cat "$examples/package-lock.json" <(node --version) | recipe)"
+if [ ! -d "$node" ]; then
+    say "fetching what the example in Node needs"
+    work=$(mktemp -d "$cache/part.XXXXXX")
+    cp "$examples/package.json" "$examples/package-lock.json" "$work"
+    npm ci --prefix "$work" --omit=optional --ignore-scripts --no-audit --no-fund --silent </dev/null >&2
+    mv "$work" "$node"
 fi
 
 # --- Keycloak -----------------------------------------------------------------------------------------------
@@ -99,4 +113,5 @@ if [ ! -e "$root" ]; then
 fi
 
 # Where the tests find these things; data on stdout, everything else on stderr.
-printf 'BEARERD_VENV=%q\nBEARERD_KEYCLOAK=%q\nBEARERD_ROOT_TAR=%q\n' "$venv" "$keycloak" "$root"
+printf 'BEARERD_VENV=%q\nBEARERD_KEYCLOAK=%q\nBEARERD_ROOT_TAR=%q\nBEARERD_NODE_MODULES=%q\n' \
+    "$venv" "$keycloak" "$root" "$node/node_modules"
