@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use environment::Environment;
 use provider::{Fault, Settings};
@@ -57,6 +57,11 @@ enum Failing {
     Ended,
     /// The client is refused.
     Refused,
+}
+
+/// Its arguments, for the manual.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the tour or the command; or, under their names, the two programs that both need.
