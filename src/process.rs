@@ -2,9 +2,15 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+
 use crate::config::ConfigDirs;
 use crate::recovery::Vault;
 use crate::{daemon, logging};
+
+/// Buses, timers, routes, a connection to each provider and the callers' descriptors. With fewer, what fails
+/// is left to chance, the lock against a second daemon for one.
+const LEAST_FILES: u64 = 64;
 
 /// Runs the daemon until it is told to stop.
 #[must_use]
@@ -16,6 +22,11 @@ pub fn main() -> ExitCode {
         Ok(levels) => levels,
         Err(error) => return fail(&error.to_string()),
     };
+    if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < LEAST_FILES) {
+        return fail(&format!(
+            "a limit of {limit} open files is too low; raise LimitNOFILE= or `ulimit -n` to {LEAST_FILES} at least"
+        ));
+    }
     let vault = Vault::inherited();
     forbid_dumps();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -41,7 +52,6 @@ pub fn main() -> ExitCode {
 
 /// Tokens are in memory: no core dump, and no look by other processes of the user.
 fn forbid_dumps() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be forbidden");
     }
