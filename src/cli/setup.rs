@@ -16,6 +16,8 @@ const ACTIVATION: &str = include_str!("../../dbus/org.bearerd.Broker1.service");
 const MARK: &str = "# Written by: bearerctl setup. Removed by: bearerctl setup --remove\n";
 /// Where a package puts the programs, and what the files above name.
 const PACKAGED: &str = "/usr/bin";
+/// Where programs come with files that systemd and the bus find by themselves.
+const SYSTEM: &[&str] = &[PACKAGED, "/usr/local/bin"];
 
 /// The two files, and where they belong.
 struct Files {
@@ -34,22 +36,54 @@ impl Files {
             activation: data.join("dbus-1/services/org.bearerd.Broker1.service"),
         })
     }
+
+    /// Removes what [`write`] has written.
+    fn remove(&self) -> Result<(), Failure> {
+        for path in [&self.unit, &self.activation] {
+            match std::fs::read_to_string(path) {
+                Ok(text) if text.starts_with(MARK) => {
+                    std::fs::remove_file(path).map_err(|error| cannot("remove", path, &error))?;
+                    output::note(&format!("removed {}", path.display()));
+                }
+                Ok(_) => output::note(&format!(
+                    "left {}, which was not written by bearerctl setup, and which is what counts",
+                    path.display()
+                )),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(cannot("read", path, &error)),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes or repairs both files, and starts bearerd with the session from now on.
 pub(super) async fn install() -> Result<(), Failure> {
     let programs = programs()?;
-    if programs == Path::new(PACKAGED) {
-        output::note("bearerd was installed by a package, which brought its unit and its activation file");
+    let files = Files::of_the_user()?;
+    if let Some(unit) = brought_with(&programs) {
+        output::note(&format!("bearerd came with its unit, {}", unit.display()));
+        // Files of this user win over those of the system.
+        files.remove()?;
     } else {
-        let files = Files::of_the_user()?;
-        let programs = plain(&programs)?;
+        let plain = plain(&programs)?;
         for (path, text) in [(&files.unit, UNIT), (&files.activation, ACTIVATION)] {
-            write(path, &text.replace(PACKAGED, programs))?;
+            write(path, &text.replace(PACKAGED, plain))?;
+        }
+        for unit in SYSTEM.iter().filter_map(|folder| brought_with(Path::new(folder))) {
+            output::note(&format!(
+                "{} is there too, of a package; for you {} wins over it, until: bearerctl setup --remove",
+                unit.display(),
+                files.unit.display()
+            ));
         }
     }
     reload_bus().await;
-    if systemctl(&["daemon-reload"]).await && systemctl(&["enable", "bearerd.service"]).await {
+    // A package may have enabled it for everybody; a link of this user's own would outlive the package.
+    if systemctl(&["daemon-reload"]).await
+        && (systemctl(&["is-enabled", "bearerd.service"]).await
+            || systemctl(&["enable", "bearerd.service"]).await)
+    {
         if !systemctl(&["restart", "bearerd.service"]).await {
             return Err(Failure::failed("bearerd does not start; see: journalctl --user -u bearerd"));
         }
@@ -65,23 +99,23 @@ pub(super) async fn install() -> Result<(), Failure> {
 pub(super) async fn remove() -> Result<(), Failure> {
     let files = Files::of_the_user()?;
     systemctl(&["disable", "--now", "bearerd.service"]).await;
-    for path in [&files.unit, &files.activation] {
-        match std::fs::read_to_string(path) {
-            Ok(text) if text.starts_with(MARK) => {
-                std::fs::remove_file(path).map_err(|error| cannot("remove", path, &error))?;
-                output::note(&format!("removed {}", path.display()));
-            }
-            Ok(_) => {
-                output::note(&format!("left {}, which was not written by bearerctl setup", path.display()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(cannot("read", path, &error)),
-        }
-    }
+    files.remove()?;
     systemctl(&["daemon-reload"]).await;
     reload_bus().await;
+    for unit in SYSTEM.iter().filter_map(|folder| brought_with(Path::new(folder))) {
+        output::note(&format!(
+            "{} of a package counts now; to be without it: systemctl --user mask bearerd",
+            unit.display()
+        ));
+    }
     output::note("sessions stay in the keyring, and at the provider until they expire");
     Ok(())
+}
+
+/// The unit that was installed for everybody together with the programs in this folder.
+fn brought_with(programs: &Path) -> Option<PathBuf> {
+    let unit = programs.parent()?.join("lib/systemd/user/bearerd.service");
+    (SYSTEM.iter().any(|folder| programs == Path::new(folder)) && unit.is_file()).then_some(unit)
 }
 
 /// The folder of this program, with bearerd beside it.
