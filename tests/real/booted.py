@@ -1,4 +1,4 @@
-"""A small Debian, booted: systemd, journald, and the lingering user carol with a manager and bus of her own."""
+"""A small Debian, booted: systemd, journald, and the lingering user carol with a manager and bus of her own; also dave."""
 
 import base64
 import json
@@ -10,15 +10,19 @@ import subprocess
 from processes import Process, required, run, until
 
 CAROL = 1000
-_BUS = f"run/user/{CAROL}/bus"
-_ENV = {
-    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
-    "HOME": "/home/carol",
-    "USER": "carol",
-    "LANG": "C.UTF-8",
-    "XDG_RUNTIME_DIR": f"/run/user/{CAROL}",
-    "DBUS_SESSION_BUS_ADDRESS": f"unix:path=/run/user/{CAROL}/bus",
-}
+DAVE = 1001
+_NAMES = {CAROL: "carol", DAVE: "dave"}
+
+
+def _environment(uid):
+    return {
+        "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": f"/home/{_NAMES[uid]}",
+        "USER": _NAMES[uid],
+        "LANG": "C.UTF-8",
+        "XDG_RUNTIME_DIR": f"/run/user/{uid}",
+        "DBUS_SESSION_BUS_ADDRESS": f"unix:path=/run/user/{uid}/bus",
+    }
 
 
 class Booted:
@@ -60,6 +64,14 @@ class Booted:
             f"StandardInput=data\nStandardInputData={base64.b64encode(password.encode()).decode()}\n",
         )
 
+    def lingers(self, uid):
+        """This user has a manager from the next boot on."""
+        (self.root / "var/lib/systemd/linger" / _NAMES[uid]).touch()
+
+    def use_dbus_broker(self):
+        """The users' buses are dbus-broker's from the next boot on."""
+        run(["systemctl", f"--root={self.root}", "--global", "enable", "dbus-broker.service"], check=True)
+
     def boot(self, seconds=60):
         """Boots it and waits for carol's bus."""
         # Without @memlock nspawn's own filter makes mlock() fail inside, which the keyring wants.
@@ -67,7 +79,8 @@ class Booted:
         argv += ["--system-call-filter=@memlock", "--console=pipe"]
         self._nspawn = Process(argv, log=self._console)
         self._leader = self._nspawn.ready("the container's init", self._find_leader, seconds)
-        self._nspawn.ready("carol's bus", lambda: pathlib.Path(f"/proc/{self._leader}/root/{_BUS}").exists(), seconds)
+        bus = pathlib.Path(f"/proc/{self._leader}/root/run/user/{CAROL}/bus")
+        self._nspawn.ready("carol's bus", bus.exists, seconds)
 
     def _find_leader(self):
         """systemd-nspawn's only child is the container's process 1."""
@@ -80,12 +93,12 @@ class Booted:
 
     # --- inside
 
-    def run(self, *argv, stdin=None, timeout=40, root=False, check=False, env=None):
-        """Runs a program inside, as carol in her session; `root=True` as root in none."""
+    def run(self, *argv, stdin=None, timeout=40, root=False, uid=CAROL, check=False, env=None):
+        """Runs a program inside, as carol or another user in their session; `root=True` as root in none."""
         enter = [required("nsenter"), "-t", str(self._leader), "-m", "-u", "-i", "-p", "-n", "-C", "--"]
         if not root:
-            enter += ["/usr/bin/setpriv", "--reuid", str(CAROL), "--regid", str(CAROL), "--init-groups"]
-        enter += ["/usr/bin/env", "-i", *(f"{key}={value}" for key, value in (_ENV | (env or {})).items())]
+            enter += ["/usr/bin/setpriv", "--reuid", str(uid), "--regid", str(uid), "--init-groups"]
+        enter += ["/usr/bin/env", "-i", *(f"{key}={value}" for key, value in (_environment(uid) | (env or {})).items())]
         return run([*enter, *argv], stdin=stdin, timeout=timeout, check=check)
 
     def shell(self, line, **options):
@@ -95,6 +108,22 @@ class Booted:
         """Starts her keyring daemon and waits until it is unlocked."""
         self.run("systemctl", "--user", "restart", "gnome-keyring-daemon.service", check=True)
         until("her unlocked keyring", lambda: "b false" in self._login_collection_locked(), 15)
+
+    def log_in_with_password(self, password="pw-carol"):
+        """carol's login at a console, as PAM sees it: her keyring is unlocked by it, or made."""
+        acts = ("authenticate", "open_session", "close_session")
+        return self.run("pamtester", "login", "carol", *acts, stdin=f"{password}\n", root=True)
+
+    def make_keyring_by_login(self):
+        """Her first login makes the keyring; the daemon shows it from its next start on."""
+        assert self.log_in_with_password().returncode == 0
+        self.run("systemctl", "--user", "restart", "gnome-keyring-daemon.service", check=True)
+        assert self.log_in_with_password().returncode == 0
+        until("her unlocked keyring", lambda: "b false" in self._login_collection_locked(), 15)
+
+    @property
+    def keyring_is_locked(self):
+        return "b true" in self._login_collection_locked()
 
     def _login_collection_locked(self):
         path = "/org/freedesktop/secrets/collection/login"
@@ -133,6 +162,11 @@ class Booted:
         return int(status), effective, text
 
     # --- the end
+
+    def power_off(self, seconds=20):
+        """Its disk stays, to be booted again."""
+        self.run("systemctl", "--no-block", "poweroff", root=True)
+        self._nspawn.wait(seconds)
 
     def stop(self, orderly=True, seconds=20):
         """Powers it off, or ends it by its process id; nothing of it stays."""
