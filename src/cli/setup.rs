@@ -37,7 +37,7 @@ impl Files {
         })
     }
 
-    /// Removes what [`write`] has written.
+    /// Removes what [`write()`] has written.
     fn remove(&self) -> Result<(), Failure> {
         for path in [&self.unit, &self.activation] {
             match std::fs::read_to_string(path) {
