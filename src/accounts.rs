@@ -176,6 +176,7 @@ impl Accounts {
             client_id: oauth.as_ref().map(|oauth| oauth.client_id.clone()).unwrap_or_default(),
             scope: oauth.as_ref().map(|oauth| oauth.scopes.join(" ")).unwrap_or_default(),
             keep_alive: oauth.as_ref().map_or(KeepAlive::Always, |oauth| oauth.keep_alive),
+            audience_by: oauth.as_ref().and_then(|oauth| oauth.audience_by),
             min_validity: oauth.as_ref().and_then(|oauth| oauth.min_validity),
             boot_id: self.boot_id.clone(),
             machine: self.machine.clone(),

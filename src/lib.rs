@@ -30,7 +30,7 @@
 //!
 //! - [`secret`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
 //! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `stored`, `interruptions`,
-//!   `settle` and `view` are pure; `actor` and `effects` own them; `budget` is what sessions of one issuer share; `handle` is the only door.
+//!   `narrow`, `settle` and `view` are pure; `actor` and `effects` own them; `budget` is what sessions of one issuer share; `handle` is the only door.
 //! - [`recovery`]: what a process leaves to the next: notes of refreshes under way, unsaved sessions.
 //! - [`power`], [`network`]: what happens to the machine, told to the sessions.
 //! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`, `id_token::verify`,

@@ -1,6 +1,9 @@
-//! What the token endpoint granted, with times still relative to the request.
+//! What is asked of the token endpoint, and what it granted, with times still relative to the request.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use url::Url;
 
 use crate::secret::{AccessToken, IdToken, RefreshToken};
 
@@ -50,4 +53,125 @@ pub struct Granted {
     pub sub: String,
     /// For people; empty when the provider does not say.
     pub subject: String,
+}
+
+/// A caller's wish for less than what the account may do: a token of its own (RFC 6749 section 6, RFC 8707).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Narrow {
+    /// Sorted, each once, space separated; empty: all that were granted.
+    pub scope: String,
+    /// Empty: what the provider takes when none is named.
+    pub audience: String,
+    /// Letter by letter as the caller gave it; empty: none.
+    pub resource: String,
+}
+
+impl Narrow {
+    /// Checks what a caller wants; `None` when that is nothing in particular.
+    ///
+    /// # Errors
+    /// Which option cannot be used, and why.
+    pub fn new(
+        scope: Option<String>,
+        audience: Option<String>,
+        resource: Option<String>,
+    ) -> Result<Option<Self>, &'static str> {
+        let scope = scope.map(|text| scopes(&text).ok_or(BAD_SCOPE)).transpose()?;
+        if audience.as_ref().is_some_and(|text| text.is_empty() || !text.chars().all(is_printable)) {
+            return Err("`audience` must be a name as the provider knows it, in printable ASCII");
+        }
+        if resource.as_ref().is_some_and(|text| !is_resource(text)) {
+            return Err(BAD_RESOURCE);
+        }
+        if scope.is_none() && audience.is_none() && resource.is_none() {
+            return Ok(None);
+        }
+        let (scope, audience, resource) =
+            (scope.unwrap_or_default(), audience.unwrap_or_default(), resource.unwrap_or_default());
+        Ok(Some(Self { scope, audience, resource }))
+    }
+
+    /// Whether it is all that was granted, and so no wish of its own.
+    #[must_use]
+    pub fn is_all_of(&self, granted: &str) -> bool {
+        self.audience.is_empty() && self.resource.is_empty() && scopes(granted).as_ref() == Some(&self.scope)
+    }
+
+    /// Whether nobody would get more by it than was granted.
+    #[must_use]
+    pub fn is_within(&self, granted: &str) -> bool {
+        self.scope.is_empty() || self.scope.split(' ').all(|scope| granted.split(' ').any(|one| one == scope))
+    }
+
+    /// Whether the provider answered the wish for fewer scopes with all of them.
+    #[must_use]
+    pub fn is_ignored_by(&self, answered: &str, granted: &str) -> bool {
+        !self.scope.is_empty()
+            && scopes(&self.scope) != scopes(granted)
+            && scopes(answered).is_some()
+            && scopes(answered) == scopes(granted)
+    }
+}
+
+const BAD_SCOPE: &str = "`scope` must be one or more scopes, separated by spaces";
+const BAD_RESOURCE: &str = "`resource` must be an absolute URI without #fragment";
+
+/// A scope list in the one order in which two equal ones are equal (RFC 6749 section 3.3).
+fn scopes(text: &str) -> Option<String> {
+    let set: BTreeSet<&str> = text.split(' ').filter(|scope| !scope.is_empty()).collect();
+    let fits = |c: char| matches!(c, '!' | '#'..='[' | ']'..='~');
+    let good = !set.is_empty() && set.iter().all(|scope| scope.chars().all(fits));
+    good.then(|| set.into_iter().collect::<Vec<_>>().join(" "))
+}
+
+/// RFC 8707 section 2.
+fn is_resource(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, '!'..='~') && c != '#') && Url::parse(text).is_ok()
+}
+
+fn is_printable(c: char) -> bool {
+    matches!(c, ' '..='~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn narrow(scope: &str, audience: &str, resource: &str) -> Result<Option<Narrow>, &'static str> {
+        let some = |text: &str| (text != "-").then(|| text.to_owned());
+        Narrow::new(some(scope), some(audience), some(resource))
+    }
+
+    /// J1, J2.
+    #[test]
+    fn wishes_are_checked_and_two_orders_of_scopes_are_one_wish() {
+        assert_eq!(narrow("-", "-", "-"), Ok(None));
+        assert_eq!(narrow("b  a b", "-", "-"), narrow("a b", "-", "-"));
+        for bad in ["", " ", "a\"b", "a\\b", "a\tb", "a\nb", "é"] {
+            assert!(narrow(bad, "-", "-").is_err(), "{bad:?}");
+        }
+        for bad in ["", "a\nb", "é"] {
+            assert!(narrow("-", bad, "-").is_err(), "{bad:?}");
+        }
+        for good in ["https://api.example", "https://api.example/a?b=c", "urn:example:api"] {
+            assert_eq!(narrow("-", "-", good).unwrap().unwrap().resource, good);
+        }
+        for bad in
+            ["", "api", "/api", "https://api.example/#", "https://api.example/#x", "https://a b", "https://é"]
+        {
+            assert!(narrow("-", "-", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    /// A11.
+    #[test]
+    fn a_wish_is_within_what_was_granted_or_outside_of_it() {
+        let wish = |scope| narrow(scope, "-", "-").unwrap().unwrap();
+        assert!(wish("b").is_within("a b c") && wish("c a").is_within("a b c"));
+        assert!(!wish("b d").is_within("a b c") && !wish("a").is_within("aa") && !wish("a").is_within(""));
+        assert!(wish("b a").is_all_of("a b") && !wish("a").is_all_of("a b"));
+        assert!(!narrow("a", "x", "-").unwrap().unwrap().is_all_of("a"));
+        assert!(wish("a").is_ignored_by("b a", "a b") && !wish("a").is_ignored_by("a", "a b"));
+        assert!(!wish("a b").is_ignored_by("a b", "a b"));
+    }
 }

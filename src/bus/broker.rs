@@ -16,12 +16,13 @@ use crate::accounts::Account;
 use crate::login::{Flow, LoginOptions};
 use crate::secret::{AccessToken, ClientSecret, PersonalToken};
 use crate::session::{TokenOptions, TokenReply};
+use crate::tokens::Narrow;
 
 /// The contract's version: additions raise it.
 const VERSION: u32 = 1;
 /// A day; more than any caller can use.
 const MAX_MIN_VALIDITY: u32 = 86_400;
-const TOKEN_OPTIONS: &[&str] = &["min_validity", "force_refresh"];
+const TOKEN_OPTIONS: &[&str] = &["min_validity", "force_refresh", "scope", "audience", "resource"];
 const LOGIN_OPTIONS: &[&str] = &["open_browser", "flow", "prompt", "activation_token"];
 /// OpenID Connect Core section 3.1.2.1; `none` needs no user, and so no login.
 const PROMPTS: &[&str] = &["login", "consent", "select_account", "create"];
@@ -104,8 +105,11 @@ fn details(reply: &TokenReply, account: &Account) -> Details {
 fn token_options(options: HashMap<String, OwnedValue>) -> Result<TokenOptions, Error> {
     let options = Options::parse(options, TOKEN_OPTIONS)?;
     let min_validity = options.integer("min_validity", MAX_MIN_VALIDITY)?;
+    let narrow =
+        Narrow::new(options.string("scope")?, options.string("audience")?, options.string("resource")?);
     Ok(TokenOptions {
         min_validity: min_validity.map(|seconds| Duration::from_secs(seconds.into())),
+        narrow: narrow.map_err(Error::invalid_option)?.map(Arc::new),
         force_refresh: options.boolean("force_refresh")?.unwrap_or(false),
     })
 }
@@ -131,7 +135,8 @@ impl Broker {
     }
 
     /// As GetToken, with options: min_validity u (seconds that the token must live on),
-    /// force_refresh b (a new token even if the current one is good; rate limited).
+    /// force_refresh b (a new token even if the current one is good; rate limited), and for a narrower
+    /// token: scope s (some of the granted ones, space separated), audience s, resource s (a URI, RFC 8707).
     #[zbus(out_args("access_token", "expires_at", "details"))]
     async fn get_token_with_options(
         &self,

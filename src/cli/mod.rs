@@ -95,10 +95,8 @@ enum Request {
     },
     /// Print a valid access token.
     Token {
-        account: Option<String>,
-        /// How long the token must live on, such as 90s or 5m.
-        #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
-        min_validity: Option<Duration>,
+        #[command(flatten)]
+        wanted: token::Wanted,
         #[arg(long, value_enum, default_value_t)]
         format: adapters::Format,
         /// Whom the mail server knows, for xoauth2; by default who is logged in.
@@ -165,11 +163,10 @@ pub fn main() -> ExitCode {
         return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
     }
     let arguments = Arguments::parse_from(words);
-    if let Command::Request(Request::Token { account, min_validity, format, user }) = &arguments.command {
-        let account = account.as_deref().unwrap_or_default();
-        if let Some(end) = token::print_directly(account, *min_validity, *format, user.as_deref()) {
-            return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
-        }
+    if let Command::Request(Request::Token { wanted, format, user }) = &arguments.command
+        && let Some(end) = token::print_directly(wanted, *format, user.as_deref())
+    {
+        return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -191,7 +188,8 @@ fn shortcut(words: &[OsString]) -> Option<Result<(), Failure>> {
         [_, token, account] if token == "token" => account.to_str().filter(|name| !name.starts_with('-'))?,
         _ => return None,
     };
-    token::print_directly(account, None, adapters::Format::default(), None)
+    let wanted = token::Wanted::of(account);
+    token::print_directly(&wanted, adapters::Format::default(), None)
 }
 
 /// Our arguments; by the name of the helper for passwords, those of its command.
@@ -228,8 +226,8 @@ async fn ask(request: Request) -> Result<(), Failure> {
             let wanted = login::Wanted { account: name(account), browser, paste, force, timeout };
             login::log_in(&broker, wanted).await
         }
-        Request::Token { account, min_validity, format, user } => {
-            token::print(&broker, &name(account), min_validity, format, user.as_deref()).await
+        Request::Token { wanted, format, user } => {
+            token::print(&broker, &wanted, format, user.as_deref()).await
         }
         Request::GitCredential { account, operation } => {
             adapters::git_credential(&broker, account.as_deref(), operation).await

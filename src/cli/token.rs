@@ -14,32 +14,62 @@ use super::{direct, output};
 use crate::bus::proxy::Token;
 use crate::secret::MAX_SECRET_BYTES;
 
+/// Which token is wanted.
+#[derive(Default, clap::Args)]
+pub(super) struct Wanted {
+    account: Option<String>,
+    /// How long the token must live on, such as 90s or 5m.
+    #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
+    min_validity: Option<Duration>,
+    /// Some of the granted scopes only.
+    #[arg(long)]
+    scope: Option<String>,
+    /// For this audience only.
+    #[arg(long)]
+    audience: Option<String>,
+    /// For this API only, by its URI (RFC 8707).
+    #[arg(long, value_name = "URI")]
+    resource: Option<String>,
+}
+
+impl Wanted {
+    /// An account's own token.
+    pub(super) fn of(account: &str) -> Self {
+        Self { account: Some(account.to_owned()), ..Self::default() }
+    }
+
+    fn account(&self) -> &str {
+        self.account.as_deref().unwrap_or_default()
+    }
+
+    fn options(&self) -> HashMap<&'static str, Value<'_>> {
+        let seconds = self.min_validity.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+        let narrow = [("scope", &self.scope), ("audience", &self.audience), ("resource", &self.resource)];
+        let narrow = narrow.into_iter().filter_map(|(key, text)| Some((key, Value::from(text.as_deref()?))));
+        narrow.chain(seconds.map(|seconds| ("min_validity", Value::from(seconds)))).collect()
+    }
+}
+
 /// Prints a token that the direct socket gave; `None`: the bus has to be asked.
 pub(super) fn print_directly(
-    account: &str,
-    min_validity: Option<Duration>,
+    wanted: &Wanted,
     format: Format,
     user: Option<&str>,
 ) -> Option<Result<(), Failure>> {
-    let answer = direct::call::<_, Token>("GetTokenWithOptions", &(account, options(min_validity)))?;
+    let call = (wanted.account(), wanted.options());
+    let answer = direct::call::<_, Token>("GetTokenWithOptions", &call)?;
     Some(answer.map_err(Failure::from).and_then(|token| write(token, format, user)))
 }
 
 /// Prints a token.
 pub(super) async fn print(
     broker: &Broker,
-    account: &str,
-    min_validity: Option<Duration>,
+    wanted: &Wanted,
     format: Format,
     user: Option<&str>,
 ) -> Result<(), Failure> {
-    let token = broker.root.get_token_with_options(account, options(min_validity)).await?;
+    let token = broker.root.get_token_with_options(wanted.account(), wanted.options()).await?;
     write(token, format, user)
-}
-
-fn options(min_validity: Option<Duration>) -> HashMap<&'static str, Value<'static>> {
-    let seconds = min_validity.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
-    seconds.map(|seconds| ("min_validity", Value::from(seconds))).into_iter().collect()
 }
 
 fn write(token: Token, format: Format, user: Option<&str>) -> Result<(), Failure> {

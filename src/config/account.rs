@@ -9,9 +9,9 @@ use url::{Host, Url};
 
 use super::file::{ConfigError, Field, Fields};
 use super::{
-    AccountConfig, ClientAuth, ConfigDirs, DiscoveredEndpoints, Endpoints, ExplicitEndpoints, IssPolicy,
-    KeepAlive, LogoutEndpoint, Loopback, OAuthConfig, Profile, RedirectUri, ResponseMode, SecretSource,
-    Source, StoreKind,
+    AccountConfig, AudienceBy, ClientAuth, ConfigDirs, DiscoveredEndpoints, Endpoints, ExplicitEndpoints,
+    IssPolicy, KeepAlive, LogoutEndpoint, Loopback, OAuthConfig, Profile, RedirectUri, ResponseMode,
+    SecretSource, Source, StoreKind,
 };
 use crate::account::AccountName;
 use crate::secret::ClientSecret;
@@ -33,6 +33,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "iss",
     "extra_params",
     "keep_alive",
+    "audience_by",
     "min_validity",
     "api_origins",
 ];
@@ -197,6 +198,10 @@ fn read_oauth<'a>(
         keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {
             field.word(&[("always", KeepAlive::Always), ("when-used", KeepAlive::WhenUsed)])
         })?,
+        audience_by: layers
+            .get("audience_by")
+            .map(|field| field.word(&[("refresh", AudienceBy::Refresh)]))
+            .transpose()?,
         min_validity: layers
             .get("min_validity")
             .map(|field| field.integer(MAX_MIN_VALIDITY).map(Duration::from_secs))

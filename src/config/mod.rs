@@ -76,6 +76,8 @@ pub struct OAuthConfig {
     /// Added to the authorization request; never a reserved name.
     pub extra_params: BTreeMap<String, String>,
     pub keep_alive: KeepAlive,
+    /// `None`: callers cannot ask for an audience.
+    pub audience_by: Option<AudienceBy>,
     pub min_validity: Option<Duration>,
     /// Trusted beside the system's certificates.
     pub ca_file: Option<PathBuf>,
@@ -194,6 +196,13 @@ pub enum IssPolicy {
     Required,
     IfPresent,
     Ignore,
+}
+
+/// How a token for one audience is got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudienceBy {
+    /// With the parameter `audience` of a refresh.
+    Refresh,
 }
 
 /// Whether a session is renewed while nobody asks.

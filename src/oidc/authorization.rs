@@ -179,6 +179,7 @@ mod tests {
             pkce: true,
             extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
             keep_alive: KeepAlive::Always,
+            audience_by: None,
             min_validity: None,
             ca_file: None,
             store: StoreKind::Memory,

@@ -3,10 +3,11 @@
 //! **Invariant:** knows no D-Bus, no store and no account names.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::secret::{AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
-use crate::tokens::{Granted, TokenResponse};
+use crate::tokens::{Granted, Narrow, TokenResponse};
 use authorization::Front;
 use error::ProviderError;
 
@@ -32,6 +33,16 @@ pub struct CodeExchange {
     pub nonce: Option<String>,
 }
 
+/// What a refresh is made of.
+pub struct RefreshRequest {
+    pub refresh_token: RefreshToken,
+    pub stored_secret: Option<ClientSecret>,
+    /// Whose session it is; empty when that is not known.
+    pub sub: String,
+    /// `None`: a token for all that the session may do.
+    pub narrow: Option<Arc<Narrow>>,
+}
+
 /// A provider's back channel. Two exist: OAuth over HTTP, and the one of the simulations.
 pub trait Provider: Send + Sync + 'static {
     /// Where a login goes; may have to be asked for first.
@@ -45,13 +56,10 @@ pub trait Provider: Send + Sync + 'static {
         stored_secret: Option<ClientSecret>,
     ) -> impl Future<Output = Result<Granted, ProviderError>> + Send;
 
-    /// Trades a refresh token for new tokens (RFC 6749 section 6), which must be the same user's:
-    /// `sub` is empty when that is not known.
+    /// Trades a refresh token for new tokens (RFC 6749 section 6), which must be the same user's.
     fn refresh(
         &self,
-        refresh_token: RefreshToken,
-        stored_secret: Option<ClientSecret>,
-        sub: String,
+        request: RefreshRequest,
     ) -> impl Future<Output = Result<TokenResponse, ProviderError>> + Send;
 
     /// Ends the session at the provider.

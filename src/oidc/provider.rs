@@ -13,7 +13,7 @@ use super::endpoints::{Endpoints, Resolver};
 use super::error::{Class, ProviderError};
 use super::http::{self, Http};
 use super::id_token::{self, Expected, Identity};
-use super::{CodeExchange, End, Provider, text, token};
+use super::{CodeExchange, End, Provider, RefreshRequest, text, token};
 use crate::clock::Clock;
 use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
 use crate::secret::{AccessToken, ClientSecret, IdToken, RefreshToken};
@@ -195,14 +195,19 @@ impl Provider for OAuthProvider {
         Ok(Granted { tokens, sub, subject })
     }
 
-    async fn refresh(
-        &self,
-        refresh_token: RefreshToken,
-        stored_secret: Option<ClientSecret>,
-        sub: String,
-    ) -> Result<TokenResponse, ProviderError> {
+    async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, ProviderError> {
+        let RefreshRequest { refresh_token, stored_secret, sub, narrow } = request;
         let endpoints = self.resolver.endpoints().await?;
-        let form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        if let Some(narrow) = &narrow {
+            let wish =
+                [("scope", &narrow.scope), ("audience", &narrow.audience), ("resource", &narrow.resource)];
+            form.extend(
+                wish.map(|(name, value)| (name, value.as_str()))
+                    .iter()
+                    .filter(|(_, value)| !value.is_empty()),
+            );
+        }
         let answer =
             self.post(&endpoints, &endpoints.token, form, stored_secret, http::REFRESH_TIMEOUT).await?;
         let tokens = match token::read_answer(&answer) {

@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::oidc::authorization::Front;
 use crate::oidc::error::{Class, ProviderError};
-use crate::oidc::{CodeExchange, End, Provider};
+use crate::oidc::{CodeExchange, End, Provider, RefreshRequest};
 use crate::power::Busy;
 use crate::recovery::{Note, Noting, Recalled, Recovery, Unsaved};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
@@ -252,12 +252,7 @@ impl Provider for Scripted {
         Err(ProviderError::new(Class::Unreachable, "no login here"))
     }
 
-    async fn refresh(
-        &self,
-        _refresh_token: RefreshToken,
-        _secret: Option<ClientSecret>,
-        _sub: String,
-    ) -> Result<TokenResponse, ProviderError> {
+    async fn refresh(&self, _request: RefreshRequest) -> Result<TokenResponse, ProviderError> {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
         self.calls.notify_one();
         let behaviour = self.script.lock().unwrap().pop_front();
@@ -300,6 +295,7 @@ fn policy() -> Policy {
         client_id: "app".into(),
         scope: String::new(),
         keep_alive: KeepAlive::Always,
+        audience_by: None,
         min_validity: None,
         boot_id: "b".into(),
         machine: "m".into(),
@@ -330,6 +326,7 @@ fn config() -> OAuthConfig {
         pkce: true,
         extra_params: std::collections::BTreeMap::new(),
         keep_alive: KeepAlive::Always,
+        audience_by: None,
         min_validity: None,
         ca_file: None,
         store: crate::config::StoreKind::Memory,

@@ -119,6 +119,7 @@ mod tests {
             refresh_token: RefreshToken::parse("canary-r").unwrap(),
             client_secret: None,
             sub: String::new(),
+            narrow: None,
             urgency,
             left: None,
             note: crate::recovery::Note::default(),

@@ -9,7 +9,7 @@ use super::actor::{Actor, Completion};
 use super::state::{Effect, RefreshOrder};
 use crate::clock::Clock;
 use crate::oidc::error::{Class, ProviderError};
-use crate::oidc::{End, Provider};
+use crate::oidc::{End, Provider, RefreshRequest};
 use crate::recovery::Unsaved;
 use crate::secret::{ClientSecret, RefreshToken};
 use crate::store::{Item, ItemKind, Store};
@@ -84,7 +84,12 @@ impl<P: Provider, S: Store> Actor<P, S> {
         self.tasks.spawn(async move {
             // On the disk before it is on the wire (D7).
             recovery.note(&account, order.note_sequence, &order.note).await;
-            let refresh = provider.refresh(order.refresh_token, order.client_secret, order.sub);
+            let refresh = provider.refresh(RefreshRequest {
+                refresh_token: order.refresh_token,
+                stored_secret: order.client_secret,
+                sub: order.sub,
+                narrow: order.narrow,
+            });
             Completion::Refreshed(tokio::select! {
                 biased;
                 result = refresh => result,

@@ -26,15 +26,19 @@ const SAVE_HOLD: Duration = Duration::from_secs(2);
 /// A refused client is tried again after this though nothing changed here.
 const REFUSED_RETRY: Duration = Duration::from_secs(3600);
 /// How many replaced access tokens are remembered for late rejections.
-const REMEMBERED_TOKENS: usize = 8;
+const REMEMBERED_TOKENS: usize = 16;
 
 impl Session {
     /// `GetToken`.
     pub(super) fn get_token(&mut self, id: RequestId, options: TokenOptions, now: &Now) -> Vec<Effect> {
         self.last_asked = Some(now.boot);
+        let narrow = match self.wish(options.narrow, now) {
+            Ok(narrow) => narrow,
+            Err(error) => return vec![Effect::Answer(id, Err(error))],
+        };
         let force = options.force_refresh && !self.policy.personal && self.bucket.take(now.boot);
         let min_validity = options.min_validity.or(self.policy.min_validity);
-        self.ask(id, Want::Token { min_validity, force }, now)
+        self.ask(id, Want::Token { min_validity, force, narrow }, now)
     }
 
     /// `RejectToken`: a caller reports that an API refused this token (or the token of this id).
@@ -46,20 +50,17 @@ impl Session {
             }
             return vec![Effect::Answer(id, Ok(Reply::Flag(false)))];
         }
-        let current = self.live.as_mut().and_then(|live| live.grant.as_mut());
-        match current {
-            Some(grant) if grant.id == token_id => {
-                if !grant.suspect && !self.bucket.take(now.boot) {
-                    return vec![Effect::Answer(id, Ok(Reply::Flag(false)))];
-                }
-                grant.suspect = true;
-                self.last_asked = Some(now.boot);
-                self.ask(id, Want::Renewed { rejected: token_id }, now)
-            }
+        let Some(live) = &mut self.live else { return vec![Effect::Answer(id, Ok(Reply::Flag(false)))] };
+        let Some((narrow, grant)) = live.find(&token_id) else {
             // Replaced already: whoever reports it late has a newer one to ask for.
-            Some(_) => vec![Effect::Answer(id, Ok(Reply::Flag(self.old_tokens.contains(&token_id))))],
-            None => vec![Effect::Answer(id, Ok(Reply::Flag(false)))],
+            return vec![Effect::Answer(id, Ok(Reply::Flag(self.old_tokens.contains(&token_id))))];
+        };
+        if !grant.suspect && !self.bucket.take(now.boot) {
+            return vec![Effect::Answer(id, Ok(Reply::Flag(false)))];
         }
+        grant.suspect = true;
+        self.last_asked = Some(now.boot);
+        self.ask(id, Want::Renewed { rejected: token_id, narrow }, now)
     }
 
     /// `Account.Refresh`.
@@ -107,6 +108,9 @@ impl Session {
     ) -> Vec<Effect> {
         let Some(flight) = self.refresh.take() else { return Vec::new() };
         self.outcomes += 1;
+        if flight.narrow.is_none() {
+            self.own_outcome = self.outcomes;
+        }
         if flight.logout {
             let rotated = match result {
                 Ok(response) => response.refresh_token,
@@ -123,7 +127,10 @@ impl Session {
         }
         let mut effects = Vec::new();
         match result {
-            Ok(response) => self.renewed(response, &flight, now, jitter),
+            Ok(response) => match &flight.narrow {
+                None => self.renewed(response, &flight, now, jitter),
+                Some(wish) => self.narrowed(wish, response, &flight.asked, now, jitter),
+            },
             Err(error) => effects.extend(self.failed(error, &flight, now, jitter)),
         }
         if let Some(error) = &self.rereading {
@@ -140,7 +147,7 @@ impl Session {
         let old = live.grant.as_ref().map(|grant| grant.id.clone());
         live.take(response, &flight.asked, jitter);
         if let Some(grant) = &mut live.grant {
-            let too_much = |waiter: &Waiter| matches!(waiter.want, Want::Token { min_validity: Some(min), .. } if settle::exceeds(min, grant.lifetime));
+            let too_much = |waiter: &Waiter| matches!(waiter.want, Want::Token { min_validity: Some(min), narrow: None, .. } if settle::exceeds(min, grant.lifetime));
             grant.stretched = flight.stretch || self.waiters.iter().any(too_much);
         }
         if live.dead_in_row > 0 {
@@ -163,10 +170,10 @@ impl Session {
             });
         } else {
             self.trouble = None;
+            live.narrow.session_is_well();
         }
         if let Some(old) = old {
-            self.old_tokens.insert(0, old);
-            self.old_tokens.truncate(REMEMBERED_TOKENS);
+            self.remember_old(old);
         }
         self.reread = false;
         self.last_refresh = Some(now.boot);
@@ -188,6 +195,15 @@ impl Session {
         }
         if let (Class::Ambiguous, Some(live)) = (error.class, &mut self.live) {
             live.doubtful = true;
+        }
+        if let Some(wish) = &flight.narrow {
+            self.wish_failed(wish, &error, now);
+            if !matches!(error.class, Class::Unreachable | Class::Ambiguous) {
+                let doubtful = self.live.as_ref().is_some_and(|live| live.doubtful);
+                let note = self.note(doubtful.then(|| fingerprint(&flight.sent)), 0, Duration::ZERO, now);
+                return Some(self.write_note(note));
+            }
+            self.own_outcome = self.outcomes;
         }
         if error.class == Class::SessionOver {
             if self.reread {
@@ -241,7 +257,13 @@ impl Session {
         Some(self.write_note(note))
     }
 
-    fn want_saved(&mut self, now: &Now) {
+    /// Remembers a replaced access token for late rejections.
+    pub(super) fn remember_old(&mut self, token_id: String) {
+        self.old_tokens.insert(0, token_id);
+        self.old_tokens.truncate(REMEMBERED_TOKENS);
+    }
+
+    pub(super) fn want_saved(&mut self, now: &Now) {
         self.sync.wanted += 1;
         self.sync.retry_at = None;
         self.sync.attempts = 0;

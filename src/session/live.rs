@@ -1,12 +1,14 @@
 //! A session in memory: the tokens of one login and the deadlines that follow from them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::narrow::NarrowTokens;
 use super::schedule::{self, ASSUMED_LIFETIME, Jitter, SAME_DEADLINE};
 use crate::clock::{BootTime, Now};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::store::SessionRecord;
-use crate::tokens::{Lifetime, TokenResponse};
+use crate::tokens::{Lifetime, Narrow, TokenResponse};
 
 /// Deadlines are compared for stagnation only when the answers lie this far apart.
 const STAGNATION_SPAN: Duration = Duration::from_secs(5);
@@ -18,6 +20,7 @@ pub(super) struct Live {
     pub(super) refresh_token: Option<RefreshToken>,
     /// `None` after a restart, until the first refresh.
     pub(super) grant: Option<Grant>,
+    pub(super) narrow: NarrowTokens,
     pub(super) scope: String,
     pub(super) subject: String,
     pub(super) sub: String,
@@ -53,6 +56,19 @@ pub(super) struct Grant {
 }
 
 impl Grant {
+    pub(super) fn new(token: AccessToken, lifetime: Option<Duration>, asked: &Asked, jitter: Jitter) -> Self {
+        Self {
+            id: token.id(),
+            token,
+            obtained: asked.at,
+            lifetime,
+            renew_at: schedule::renew_at(asked.at, lifetime.unwrap_or(ASSUMED_LIFETIME), jitter),
+            stretched: false,
+            last: false,
+            suspect: false,
+        }
+    }
+
     pub(super) fn expires(&self) -> Option<BootTime> {
         self.lifetime.map(|lifetime| self.obtained.after(lifetime))
     }
@@ -79,6 +95,7 @@ impl Live {
         let mut live = Self {
             refresh_token: None,
             grant: None,
+            narrow: NarrowTokens::default(),
             scope: requested_scope.to_owned(),
             subject: String::new(),
             sub: String::new(),
@@ -114,6 +131,7 @@ impl Live {
         Self {
             refresh_token: Some(record.refresh_token.clone()),
             grant: None,
+            narrow: NarrowTokens::default(),
             scope: record.scope.clone(),
             subject: record.subject.clone(),
             sub: record.sub.clone(),
@@ -129,47 +147,49 @@ impl Live {
 
     /// Takes over a successful answer: new tokens replace the old, what is absent stays (D1, C11).
     pub(super) fn take(&mut self, response: TokenResponse, asked: &Asked, jitter: Jitter) {
-        let elapsed = asked.at.since(self.obtained);
-        let old_end = self.ends();
-        let old_access_end = self.grant.as_ref().and_then(Grant::expires);
-
-        self.doubtful = false;
-        if let Some(token) = response.refresh_token {
-            self.refresh_token = Some(token);
-        }
+        self.take_session(response.refresh_token, response.refresh_expires_in, asked, jitter);
         if let Some(scope) = response.scope {
             self.scope = scope;
         }
-        self.obtained = asked.at;
-        self.obtained_wall = asked.wall;
-        self.lifetime = response.refresh_expires_in.known();
-        self.stagnant = elapsed >= STAGNATION_SPAN && stands_still(old_end, self.ends());
-        self.keep_alive_at = match self.lifetime {
-            Some(lifetime) if !self.stagnant => Some(schedule::keep_alive_at(asked.at, lifetime, jitter)),
-            _ => None,
-        };
-
+        let old = self.grant.take();
         let lifetime = match response.expires_in {
             Lifetime::Over => {
                 self.dead_in_row += 1;
-                self.grant = None;
                 return;
             }
             Lifetime::Unknown => None,
             Lifetime::For(lifetime) => Some(lifetime),
         };
         self.dead_in_row = 0;
-        let access_end = lifetime.map(|lifetime| asked.at.after(lifetime));
-        self.grant = Some(Grant {
-            id: response.access_token.id(),
-            token: response.access_token,
-            obtained: asked.at,
-            lifetime,
-            renew_at: schedule::renew_at(asked.at, lifetime.unwrap_or(ASSUMED_LIFETIME), jitter),
-            stretched: false,
-            last: elapsed >= STAGNATION_SPAN && stands_still(old_access_end, access_end),
-            suspect: false,
+        let mut grant = Grant::new(response.access_token, lifetime, asked, jitter);
+        grant.last = old.is_some_and(|old| {
+            asked.at.since(old.obtained) >= STAGNATION_SPAN && stands_still(old.expires(), grant.expires())
         });
+        self.grant = Some(grant);
+    }
+
+    /// The session's part of an answer, whichever access token came with it.
+    pub(super) fn take_session(
+        &mut self,
+        refresh_token: Option<RefreshToken>,
+        lifetime: Lifetime,
+        asked: &Asked,
+        jitter: Jitter,
+    ) {
+        let elapsed = asked.at.since(self.obtained);
+        let old_end = self.ends();
+        self.doubtful = false;
+        if let Some(token) = refresh_token {
+            self.refresh_token = Some(token);
+        }
+        self.obtained = asked.at;
+        self.obtained_wall = asked.wall;
+        self.lifetime = lifetime.known();
+        self.stagnant = elapsed >= STAGNATION_SPAN && stands_still(old_end, self.ends());
+        self.keep_alive_at = match self.lifetime {
+            Some(lifetime) if !self.stagnant => Some(schedule::keep_alive_at(asked.at, lifetime, jitter)),
+            _ => None,
+        };
     }
 
     /// When the provider ends the session unless it is renewed.
@@ -179,6 +199,14 @@ impl Live {
 
     pub(super) fn renewable(&self) -> bool {
         self.refresh_token.is_some()
+    }
+
+    /// The current token of this id, and what it was wished for as.
+    pub(super) fn find(&mut self, token_id: &str) -> Option<(Option<Arc<Narrow>>, &mut Grant)> {
+        match self.grant.as_mut().filter(|grant| grant.id == token_id) {
+            Some(grant) => Some((None, grant)),
+            None => self.narrow.find(token_id).map(|(wish, grant)| (Some(wish), grant)),
+        }
     }
 
     /// The access token, while it lives.

@@ -13,6 +13,7 @@ mod handle;
 mod interruptions;
 mod live;
 mod login;
+mod narrow;
 mod need;
 mod schedule;
 mod settle;

@@ -18,6 +18,8 @@ pub(super) const ASSUMED_LIFETIME: Duration = Duration::from_secs(300);
 pub(super) const SAME_DEADLINE: Duration = Duration::from_secs(2);
 /// A refresh that a waiting caller asks for follows the last one by at least this.
 pub(super) const CALLER_RETRY: Duration = Duration::from_secs(2);
+/// How many narrower tokens a session keeps: no caller can fill the memory.
+pub(super) const NARROW_KEPT: u32 = 32;
 
 const MARGIN_FLOOR: Duration = Duration::from_secs(5);
 const MARGIN_CEILING: Duration = Duration::from_secs(60);
@@ -70,36 +72,48 @@ pub(super) fn issuer_gap(failures: u32, left: Option<Duration>) -> Duration {
     grown.min(cap)
 }
 
-/// A bucket of five that gains one every ten seconds: forced refreshes.
+/// So many of something, and then one more each time that one has been regained.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
+    size: u32,
+    gain: Duration,
     tokens: u32,
     counted_at: BootTime,
 }
 
 impl Bucket {
-    const SIZE: u32 = 5;
-    const GAIN: Duration = Duration::from_secs(10);
+    /// Forced refreshes: five, and one every ten seconds.
+    pub(super) fn forced(now: BootTime) -> Self {
+        Self { size: 5, gain: Duration::from_secs(10), tokens: 5, counted_at: now }
+    }
 
-    pub(super) fn full(now: BootTime) -> Self {
-        Self { tokens: Self::SIZE, counted_at: now }
+    /// Requests for narrower tokens: as many as are kept, and one every two seconds.
+    pub(super) fn narrow(now: BootTime) -> Self {
+        Self { size: NARROW_KEPT, gain: CALLER_RETRY, tokens: NARROW_KEPT, counted_at: now }
     }
 
     pub(super) fn take(&mut self, now: BootTime) -> bool {
-        let gained = now.since(self.counted_at).as_secs() / Self::GAIN.as_secs();
-        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
+        let gained = self.gained(now);
         if gained > 0 {
-            self.tokens = self.tokens.saturating_add(gained).min(Self::SIZE);
-            self.counted_at = self.counted_at.after(Self::GAIN.saturating_mul(gained));
+            self.tokens = self.tokens.saturating_add(gained).min(self.size);
+            self.counted_at = self.counted_at.after(self.gain.saturating_mul(gained));
         }
         if self.tokens == 0 {
             return false;
         }
-        if self.tokens == Self::SIZE {
+        if self.tokens == self.size {
             self.counted_at = now;
         }
         self.tokens -= 1;
         true
+    }
+
+    pub(super) fn is_empty(&self, now: BootTime) -> bool {
+        self.tokens == 0 && self.gained(now) == 0
+    }
+
+    fn gained(&self, now: BootTime) -> u32 {
+        u32::try_from(now.since(self.counted_at).as_secs() / self.gain.as_secs()).unwrap_or(u32::MAX)
     }
 }
 
@@ -150,8 +164,9 @@ mod tests {
 
     #[test]
     fn the_bucket_gives_five_and_then_one_every_ten_seconds() {
-        let mut bucket = Bucket::full(at(1000));
+        let mut bucket = Bucket::forced(at(1000));
         assert_eq!((0..9).filter(|_| bucket.take(at(1000))).count(), 5);
+        assert!(bucket.is_empty(at(1009)) && !bucket.is_empty(at(1010)));
         assert!(!bucket.take(at(1009)));
         assert!(bucket.take(at(1010)) && !bucket.take(at(1019)));
         assert_eq!((0..9).filter(|_| bucket.take(at(9000))).count(), 5);

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a request is answered or stays parked with a deadline; nothing else happens to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
@@ -17,6 +18,7 @@ use crate::config::KeepAlive;
 use crate::oidc::error::Class;
 use crate::recovery::fingerprint;
 use crate::store::SessionRecord;
+use crate::tokens::Narrow;
 
 /// How often a closed store is looked at though it said nothing.
 const STORE_POLL: Duration = Duration::from_secs(300);
@@ -26,10 +28,39 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// A deadline that has been dealt with.
 const NEVER: BootTime = BootTime::from_duration(Duration::MAX);
 
-enum Verdict {
+pub(super) enum Verdict {
     Answer(Answer),
-    /// Parked; `true`: it needs a refresh.
-    Wait(bool),
+    /// Parked until this is done.
+    Wait(Awaited),
+}
+
+/// What a parked request waits for.
+pub(super) enum Awaited {
+    /// Nothing that it has to ask for.
+    Nothing,
+    Refresh,
+    /// A refresh that brings this.
+    Narrow(Arc<Narrow>),
+}
+
+/// What all parked requests wait for.
+#[derive(Default)]
+struct Demand {
+    refresh: bool,
+    /// The longest waiting one's.
+    narrow: Option<Arc<Narrow>>,
+}
+
+impl Demand {
+    fn add(&mut self, awaited: Awaited) {
+        match awaited {
+            Awaited::Nothing => {}
+            Awaited::Refresh => self.refresh = true,
+            Awaited::Narrow(wish) => {
+                self.narrow.get_or_insert(wish);
+            }
+        }
+    }
 }
 
 impl Session {
@@ -40,9 +71,12 @@ impl Session {
         if self.held_until.is_some_and(|until| now.boot >= until) {
             self.held_until = None;
         }
+        if let Some(live) = &mut self.live {
+            live.narrow.prune(now.boot);
+        }
         let mut look_again = matches!(&self.store, StoreState::Closed { looked_at, .. } if now.boot.since(*looked_at) >= STORE_POLL);
 
-        let mut demand = false;
+        let mut demand = Demand::default();
         let mut stretch = false;
         for waiter in std::mem::take(&mut self.waiters) {
             match self.verdict(&waiter, now) {
@@ -53,10 +87,10 @@ impl Session {
                     self.waiters.push(waiter);
                 }
                 Verdict::Answer(answer) => effects.push(Effect::Answer(waiter.id, answer)),
-                Verdict::Wait(needs_refresh) => {
-                    demand |= needs_refresh;
+                Verdict::Wait(awaited) => {
+                    demand.add(awaited);
                     let lifetime = self.live.as_ref().and_then(|live| live.grant.as_ref()?.lifetime);
-                    stretch |= matches!(waiter.want, Want::Token { min_validity: Some(min), .. } if exceeds(min, lifetime));
+                    stretch |= matches!(waiter.want, Want::Token { min_validity: Some(min), narrow: None, .. } if exceeds(min, lifetime));
                     self.waiters.push(waiter);
                 }
             }
@@ -65,8 +99,9 @@ impl Session {
             self.store = StoreState::Loading { stale: false };
             effects.push(Effect::Load);
         }
-        if self.next_refresh(now, demand).is_some_and(|due| due <= now.boot) {
-            effects.extend(self.start_refresh(now, demand, stretch));
+        if let Some((_, narrow)) = self.next_refresh(now, &demand).filter(|(due, _)| *due <= now.boot) {
+            let narrow = narrow.map(Arc::clone);
+            effects.extend(self.start_refresh(now, narrow, demand.refresh, stretch));
         }
         effects.extend(self.start_write(now));
         if let Some(flight) =
@@ -86,10 +121,19 @@ impl Session {
         }
     }
 
-    fn start_refresh(&mut self, now: &Now, demand: bool, stretch: bool) -> Option<Effect> {
+    fn start_refresh(
+        &mut self,
+        now: &Now,
+        narrow: Option<Arc<Narrow>>,
+        demand: bool,
+        stretch: bool,
+    ) -> Option<Effect> {
         let live = self.live.as_ref()?;
         let refresh_token = live.refresh_token.clone()?;
         let (sub, left) = (live.sub.clone(), live.ends().map(|ends| ends.since(now.boot)));
+        if narrow.is_some() && !self.narrow_bucket.take(now.boot) {
+            return None;
+        }
         self.count_start(now);
         let attempts = self.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
         let wait = self.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.not_before.since(now.boot));
@@ -98,7 +142,7 @@ impl Session {
         self.notes += 1;
         let urgency = match &self.trouble {
             Some(trouble) if trouble.asks_again => Urgency::Prompt,
-            _ if demand => Urgency::Caller,
+            _ if demand || narrow.is_some() => Urgency::Caller,
             _ => Urgency::Planned,
         };
         if let Some(trouble) = &mut self.trouble {
@@ -108,6 +152,7 @@ impl Session {
             generation: self.generation,
             asked: Asked::at(now),
             sent: refresh_token.clone(),
+            narrow: narrow.clone(),
             stretch,
             logout: false,
             give_up_at: None,
@@ -116,6 +161,7 @@ impl Session {
             refresh_token,
             client_secret: self.client_secret.clone(),
             sub,
+            narrow,
             urgency,
             left,
             note,
@@ -148,13 +194,20 @@ impl Session {
         Some(Effect::Write { sequence, record })
     }
 
-    /// When the next refresh is due, `None` when none is planned or possible.
-    fn next_refresh(&self, now: &Now, demand: bool) -> Option<BootTime> {
+    /// When the next refresh is due, and for which narrower token if not for the session's own; `None`
+    /// when none is planned or possible.
+    fn next_refresh<'a>(&self, now: &Now, demand: &'a Demand) -> Option<(BootTime, Option<&'a Arc<Narrow>>)> {
         let waits = self.refresh.is_some() || self.held_until.is_some() || self.rereading.is_some();
-        if waits || self.sleep_ends(now).is_some() { None } else { self.planned_refresh(now, demand) }
+        if waits || self.sleep_ends(now).is_some() {
+            return None;
+        }
+        let own = self.planned_refresh(now, demand.refresh).map(|at| (at, None));
+        let narrow = demand.narrow.as_ref().map(|wish| (now.boot.max(self.start_at), Some(wish)));
+        // Of two that are due the session's own goes first.
+        own.into_iter().chain(narrow).min_by_key(|(at, _)| *at)
     }
 
-    /// The same, whatever is on its way at the moment.
+    /// When the session's own refresh is due, whatever is on its way at the moment.
     pub(super) fn planned_refresh(&self, now: &Now, demand: bool) -> Option<BootTime> {
         let live = self.live.as_ref().filter(|live| live.renewable())?;
         if self.secret_missing() {
@@ -175,7 +228,8 @@ impl Session {
         let planned = [keep_alive, renew, last_try].into_iter().flatten().min().map(|at| at.max(unasked));
 
         let Some(trouble) = &self.trouble else {
-            let forced = self.waiters.iter().any(|waiter| waiter.forces() && waiter.since == self.outcomes);
+            let forced =
+                self.waiters.iter().any(|waiter| waiter.forces_own() && waiter.since >= self.own_outcome);
             return match (demand, forced) {
                 (true, true) => Some(now.boot.max(self.start_at)),
                 (true, false) => Some(now.boot.max(floor)),
@@ -204,9 +258,13 @@ impl Session {
     /// When [`Session::handle_timeout`] has to be called next.
     #[must_use]
     pub(super) fn next_timeout(&self, now: &Now) -> Option<BootTime> {
-        let demand =
-            self.waiters.iter().any(|waiter| matches!(self.verdict(waiter, now), Verdict::Wait(true)));
-        let refresh = self.next_refresh(now, demand);
+        let mut demand = Demand::default();
+        for waiter in &self.waiters {
+            if let Verdict::Wait(awaited) = self.verdict(waiter, now) {
+                demand.add(awaited);
+            }
+        }
+        let refresh = self.next_refresh(now, &demand).map(|(at, _)| at);
         let waiter = self.waiters.iter().map(|waiter| waiter.deadline).min();
         let write = self.sync.retry_at.filter(|_| self.sync.pending() && !self.sync.writing);
         let poll = match &self.store {
@@ -231,34 +289,41 @@ impl Session {
             && self.trouble.as_ref().is_some_and(|trouble| trouble.not_before > waiter.deadline);
         let late = now.boot >= waiter.deadline || hopeless;
         let writing = self.sync.pending() && self.sync.error.is_none() && !late;
-        match waiter.want {
-            Want::Saved if writing && self.held_until.is_some() => return Verdict::Wait(false),
+        match &waiter.want {
+            Want::Saved if writing && self.held_until.is_some() => return Verdict::Wait(Awaited::Nothing),
             Want::Saved => return Verdict::Answer(Ok(Reply::Flag(!self.sync.pending()))),
             Want::LoggedOut if writing || (matches!(self.ending, Ending::Running) && !late) => {
-                return Verdict::Wait(false);
+                return Verdict::Wait(Awaited::Nothing);
             }
             Want::LoggedOut => return Verdict::Answer(self.logged_out_answer()),
             Want::Token { .. } | Want::Renewed { .. } | Want::Refresh => {}
         }
         if self.policy.personal {
             return match &self.store {
-                StoreState::Loading { .. } if self.personal.is_none() && !late => Verdict::Wait(false),
+                StoreState::Loading { .. } if self.personal.is_none() && !late => {
+                    Verdict::Wait(Awaited::Nothing)
+                }
                 _ => Verdict::Answer(self.personal_answer()),
             };
         }
         let Some(live) = &self.live else {
             return match &self.store {
-                StoreState::Loading { .. } if !late => Verdict::Wait(false),
+                StoreState::Loading { .. } if !late => Verdict::Wait(Awaited::Nothing),
                 _ => Verdict::Answer(Err(self.no_session())),
             };
         };
         if self.held_until.is_some() && !late {
-            return Verdict::Wait(false);
+            return Verdict::Wait(Awaited::Nothing);
         }
-        let tried = self.outcomes > waiter.since;
+        if let Want::Token { narrow: Some(wish), .. } | Want::Renewed { narrow: Some(wish), .. } =
+            &waiter.want
+        {
+            return self.narrow_verdict(live, wish, waiter, late, now);
+        }
+        let tried = self.own_outcome > waiter.since;
         let valid = live.valid_grant(now.boot);
         let settled = match &waiter.want {
-            Want::Token { min_validity, force } => valid
+            Want::Token { min_validity, force, .. } => valid
                 .filter(|(grant, remaining)| {
                     let need = min_validity.unwrap_or_else(|| {
                         grant.lifetime.map_or(Duration::ZERO, schedule::default_min_validity)
@@ -271,8 +336,8 @@ impl Session {
                     // A refresh was tried and failed: what lives is better than nothing (N7).
                     fresh || tried || late
                 })
-                .map(|(grant, _)| Ok(Reply::Token(Self::token_reply(live, grant, now)))),
-            Want::Renewed { rejected } => match &live.grant {
+                .map(|(grant, _)| Ok(Reply::Token(Self::token_reply(live, grant, &live.scope, now)))),
+            Want::Renewed { rejected, .. } => match &live.grant {
                 Some(grant) if grant.id != *rejected => Some(Ok(Reply::Flag(true))),
                 _ if tried && self.trouble.is_none() && self.rereading.is_none() => {
                     Some(Ok(Reply::Flag(false)))
@@ -293,41 +358,46 @@ impl Session {
             // No way to a new token; one that still lives is handed out as it is.
             return Verdict::Answer(match (&waiter.want, valid) {
                 (Want::Token { .. }, Some((grant, _))) => {
-                    Ok(Reply::Token(Self::token_reply(live, grant, now)))
+                    Ok(Reply::Token(Self::token_reply(live, grant, &live.scope, now)))
                 }
                 _ => Err(self.no_session()),
             });
         }
+        self.obstacle(waiter, tried, late).unwrap_or(Verdict::Wait(Awaited::Refresh))
+    }
+
+    /// Why a refresh is not waited for, or not yet possible.
+    pub(super) fn obstacle(&self, waiter: &Waiter, tried: bool, late: bool) -> Option<Verdict> {
         if self.secret_missing() {
-            return match &self.store {
-                StoreState::Loading { .. } if !late => Verdict::Wait(false),
+            return Some(match &self.store {
+                StoreState::Loading { .. } if !late => Verdict::Wait(Awaited::Nothing),
                 StoreState::Closed { error, .. } => {
                     Verdict::Answer(Err(text::store_closed(&self.policy.account, error)))
                 }
                 _ => Verdict::Answer(Err(Error::NotConfigured(text::no_client_secret(&self.policy.account)))),
-            };
+            });
         }
         if let Some(trouble) = &self.trouble {
             let refused =
                 trouble.class == Class::Refused && self.refresh.is_none() && (tried || !waiter.forces());
             let gives_up = tried && !matches!(waiter.want, Want::Token { .. });
             if refused || gives_up || (late && self.refresh.is_none()) {
-                return Verdict::Answer(Err(self.in_trouble(trouble)));
+                return Some(Verdict::Answer(Err(self.in_trouble(trouble))));
             }
         }
         if late {
-            return Verdict::Answer(Err(Error::Timeout(text::timeout(&self.policy.account))));
+            return Some(Verdict::Answer(Err(Error::Timeout(text::timeout(&self.policy.account)))));
         }
-        Verdict::Wait(true)
+        None
     }
 
-    fn token_reply(live: &Live, grant: &Grant, now: &Now) -> TokenReply {
+    pub(super) fn token_reply(live: &Live, grant: &Grant, scope: &str, now: &Now) -> TokenReply {
         let left = grant.expires().map_or(Duration::ZERO, |at| at.since(now.boot));
         TokenReply {
             token: grant.token.clone(),
             expires_at: grant.expires().map_or(0, |at| now.wall_seconds_at(at)),
             expires_in: u32::try_from(left.as_secs()).unwrap_or(u32::MAX),
-            scope: live.scope.clone(),
+            scope: scope.to_owned(),
             subject: live.subject.clone(),
             token_id: grant.id.clone(),
             personal: false,
@@ -396,6 +466,13 @@ impl Session {
 }
 
 impl Waiter {
+    /// As [`Waiter::forces`], about the session's own token.
+    fn forces_own(&self) -> bool {
+        let narrow =
+            matches!(self.want, Want::Token { narrow: Some(_), .. } | Want::Renewed { narrow: Some(_), .. });
+        self.forces() && !narrow
+    }
+
     fn forces(&self) -> bool {
         matches!(self.want, Want::Token { force: true, .. } | Want::Renewed { .. } | Want::Refresh)
     }

@@ -4,19 +4,22 @@
 //! **Invariants:** no IO, no clock, no randomness, no async. Every event is handled in every state.
 //! At most one refresh is outstanding. Every request is answered exactly once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
 use super::interruptions::Starts;
 use super::live::{Asked, Live};
+use super::narrow::NarrowTokens;
 use super::schedule::Bucket;
 use super::text;
 use crate::clock::{BootTime, Now};
-use crate::config::KeepAlive;
+use crate::config::{AudienceBy, KeepAlive};
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::Note;
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
 use crate::store::{SessionRecord, StoreError};
+use crate::tokens::Narrow;
 
 /// A gap in the running time that is worth telling a user about.
 const NOTABLE_SLEEP: Duration = Duration::from_secs(60);
@@ -32,6 +35,7 @@ pub struct Policy {
     pub client_id: String,
     pub scope: String,
     pub keep_alive: KeepAlive,
+    pub audience_by: Option<AudienceBy>,
     pub min_validity: Option<Duration>,
     pub boot_id: String,
     pub machine: String,
@@ -44,10 +48,12 @@ pub struct Policy {
 pub(super) struct RequestId(pub u64);
 
 /// What a caller of `GetToken` wants.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TokenOptions {
     pub min_validity: Option<Duration>,
     pub force_refresh: bool,
+    /// Less than what the account may do.
+    pub narrow: Option<Arc<Narrow>>,
 }
 
 /// A token as a caller gets it.
@@ -108,6 +114,8 @@ pub(super) struct RefreshOrder {
     pub client_secret: Option<ClientSecret>,
     /// Whose session it is; empty when that is not known.
     pub sub: String,
+    /// `None`: for the session's own token.
+    pub narrow: Option<Arc<Narrow>>,
     pub urgency: Urgency,
     /// What is left of the session.
     pub left: Option<Duration>,
@@ -144,6 +152,8 @@ pub(super) struct InFlight {
     pub(super) generation: u64,
     pub(super) asked: Asked,
     pub(super) sent: RefreshToken,
+    /// What it is for; `None`: the session's own token.
+    pub(super) narrow: Option<Arc<Narrow>>,
     /// A waiting caller wants more validity than the provider grants.
     pub(super) stretch: bool,
     /// The user logged out meanwhile: whatever comes back is ended at the provider.
@@ -205,8 +215,8 @@ pub(super) struct Waiter {
 }
 
 pub(super) enum Want {
-    Token { min_validity: Option<Duration>, force: bool },
-    Renewed { rejected: String },
+    Token { min_validity: Option<Duration>, force: bool, narrow: Option<Arc<Narrow>> },
+    Renewed { rejected: String, narrow: Option<Arc<Narrow>> },
     Refresh,
     Saved,
     LoggedOut,
@@ -242,9 +252,12 @@ pub(super) struct Session {
     pub(super) generation: u64,
     /// How many refreshes have ended, either way.
     pub(super) outcomes: u64,
+    /// The number of the last one that says something of the session's own token.
+    pub(super) own_outcome: u64,
     pub(super) last_asked: Option<BootTime>,
     pub(super) last_refresh: Option<BootTime>,
     pub(super) bucket: Bucket,
+    pub(super) narrow_bucket: Bucket,
     pub(super) old_tokens: Vec<String>,
     pub(super) seen: Now,
     pub(super) slept: Option<text::Sleep>,
@@ -287,9 +300,11 @@ impl Session {
             waiters: Vec::new(),
             generation: 0,
             outcomes: 0,
+            own_outcome: 0,
             last_asked: None,
             last_refresh: None,
-            bucket: Bucket::full(now.boot),
+            bucket: Bucket::forced(now.boot),
+            narrow_bucket: Bucket::narrow(now.boot),
             old_tokens: Vec::new(),
             seen: *now,
             slept: None,
@@ -327,7 +342,8 @@ impl Session {
     /// Takes over its predecessor's session, if it is the same client's.
     pub(super) fn inherit(&mut self, heirloom: Heirloom) {
         if heirloom.issuer == self.policy.issuer && heirloom.client_id == self.policy.client_id {
-            self.live = heirloom.live;
+            // What narrower tokens there may be is for the new configuration to say.
+            self.live = heirloom.live.map(|live| Live { narrow: NarrowTokens::default(), ..live });
             self.ended = heirloom.ended;
             self.sync = Sync { writing: false, checking: false, retry_at: None, ..heirloom.sync };
             self.last_asked = heirloom.last_asked;

@@ -20,6 +20,7 @@ use crate::store::{Loaded, SessionRecord, StoreError};
 use crate::tokens::{Granted, Lifetime, TokenResponse};
 
 mod interruptions;
+mod narrow;
 
 const J: Jitter = Jitter(0.5);
 
@@ -36,6 +37,7 @@ fn policy() -> Policy {
         client_id: "app".into(),
         scope: "profile".into(),
         keep_alive: KeepAlive::Always,
+        audience_by: None,
         min_validity: None,
         boot_id: "this-boot".into(),
         machine: "this-machine".into(),
@@ -175,7 +177,7 @@ impl Rig {
     }
 
     fn get_min(&mut self, seconds: u64) -> u64 {
-        self.get_with(TokenOptions { min_validity: Some(secs(seconds)), force_refresh: false })
+        self.get_with(TokenOptions { min_validity: Some(secs(seconds)), ..TokenOptions::default() })
     }
 
     fn get_with(&mut self, options: TokenOptions) -> u64 {
@@ -280,6 +282,10 @@ impl Rig {
     fn state(&self) -> AccountState {
         self.session.view(&self.now).state
     }
+}
+
+fn forced() -> TokenOptions {
+    TokenOptions { force_refresh: true, ..TokenOptions::default() }
 }
 
 fn secret_only() -> Loaded {
@@ -526,7 +532,7 @@ fn a_refused_client_keeps_its_session_and_heals_with_a_new_secret() {
 #[test]
 fn a_refresh_that_failed_is_tried_again_though_nobody_waits() {
     let mut rig = Rig::logged_in();
-    let id = rig.get_with(TokenOptions { force_refresh: true, min_validity: None });
+    let id = rig.get_with(forced());
     rig.fail(Class::Ambiguous);
     assert_eq!((rig.token(id).as_str(), rig.state()), ("canary-a1", AccountState::Offline));
 
@@ -788,11 +794,7 @@ fn rejections_and_forced_refreshes_share_a_bucket() {
     let mut renewed = 0;
     for _ in 0..9 {
         let current = format!("canary-a{}", rig.issued);
-        let id = if renewed % 2 == 0 {
-            rig.reject(&current)
-        } else {
-            rig.get_with(TokenOptions { force_refresh: true, min_validity: None })
-        };
+        let id = if renewed % 2 == 0 { rig.reject(&current) } else { rig.get_with(forced()) };
         if !rig.in_flight.is_empty() {
             rig.succeed(300, 1800);
             renewed += 1;
@@ -940,7 +942,7 @@ fn a_personal_token_is_handed_out_never_refreshed_and_refused_once() {
     let effects = rig.session.personal_token_set(PersonalToken::parse("canary-p").ok(), &rig.now);
     rig.take(effects);
     rig.wait(1_000_000);
-    let id = rig.get_with(TokenOptions { min_validity: Some(secs(60)), force_refresh: true });
+    let id = rig.get_with(TokenOptions { min_validity: Some(secs(60)), ..forced() });
     assert_eq!((rig.token(id).as_str(), rig.refreshes), ("canary-p", 0));
 
     rig.reject("canary-p");
@@ -973,6 +975,8 @@ enum Op {
     OtherNetwork,
     Postponed,
     Get(u16),
+    Narrow(u8, bool),
+    RejectNarrow,
     Force,
     Reject,
     RefreshNow,
@@ -994,6 +998,8 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => any::<u16>().prop_map(Op::Get),
+        3 => any::<(u8, bool)>().prop_map(|(wish, force)| Op::Narrow(wish, force)),
+        1 => Just(Op::RejectNarrow),
         1 => Just(Op::Force),
         1 => Just(Op::Reject),
         1 => Just(Op::RefreshNow),
@@ -1029,7 +1035,18 @@ proptest! {
             let (start, first) = (rig.now.boot, rig.next + 1);
             match op {
                 Op::Get(min) => { rig.get_min(u64::from(min % 700)); }
-                Op::Force => { rig.get_with(TokenOptions { min_validity: None, force_refresh: true }); }
+                Op::Narrow(wish, force) => {
+                    let wish = narrow::wish("profile", "", &format!("urn:api:{wish}"));
+                    rig.get_with(TokenOptions { force_refresh: force, narrow: Some(wish), min_validity: None });
+                }
+                Op::RejectNarrow => {
+                    let narrower = rig.answers.values().rev().find_map(|answer| match answer {
+                        Ok(Reply::Token(reply)) => Some(reply.token.expose().to_owned()),
+                        _ => None,
+                    });
+                    rig.reject(&narrower.unwrap_or_else(|| "canary-none".to_owned()));
+                }
+                Op::Force => { rig.get_with(forced()); }
                 Op::Reject => { rig.reject(&format!("canary-a{}", rig.issued)); }
                 Op::RefreshNow => {
                     let id = rig.id();

@@ -10,6 +10,7 @@ use crate::clock::BootTime;
 use crate::config::Loopback;
 use crate::oidc::error::{Class, ProviderError};
 use crate::store::StoreError;
+use crate::tokens::Narrow;
 
 /// A suspend that was noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,47 @@ pub(super) fn refused(account: &str, why: &str) -> String {
     format!(
         "the provider refused {account:?}: {why}; check client_id and run: bearerctl set-secret {account}"
     )
+}
+
+pub(super) fn personal_has_all_rights(account: &str) -> String {
+    format!(
+        "{account:?} is a personal token, whose rights were settled when it was made; ask without scope, audience and resource"
+    )
+}
+
+pub(super) fn no_audiences(account: &str) -> String {
+    format!(
+        "how the provider of {account:?} gives tokens for an audience is not configured; set audience_by, or ask for a resource"
+    )
+}
+
+pub(super) fn nothing_to_narrow(account: &str) -> String {
+    format!(
+        "the provider gave {account:?} no refresh token, so there are no narrower tokens; ask without scope, audience and resource"
+    )
+}
+
+pub(super) fn outside_scope(account: &str, wanted: &str, granted: &str) -> String {
+    format!(
+        "scope {wanted:?} is not within what {account:?} was granted: {granted:?}; add it to `scopes` and run: bearerctl login {account} --force"
+    )
+}
+
+pub(super) fn narrow_refused(account: &str, wish: &Narrow, why: &str) -> String {
+    let parts = [("scope", &wish.scope), ("audience", &wish.audience), ("resource", &wish.resource)];
+    let wish: Vec<String> = parts
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name} {value:?}"))
+        .collect();
+    format!(
+        "the provider of {account:?} gave no token for {}: {why}; the session itself is well, see: bearerctl status",
+        wish.join(" and ")
+    )
+}
+
+pub(super) fn too_many_wishes(account: &str) -> String {
+    format!("too many different narrower tokens of {account:?} were asked for; try again in a few seconds")
 }
 
 pub(super) fn dead_token(account: &str) -> String {

@@ -21,6 +21,9 @@ pub(crate) struct Rules {
     pub(crate) grace: Duration,
 }
 
+/// What no provider here has a token for.
+pub(crate) const UNKNOWN_RESOURCE: &str = "urn:unknown";
+
 /// Why a session ended at the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -70,7 +73,7 @@ impl Model {
             ..Session::default()
         };
         self.sessions.insert(account, session);
-        self.issue(account, now)
+        self.issue(account, "", now)
     }
 
     /// Until when the session lives if nothing comes.
@@ -97,6 +100,7 @@ impl Model {
         &mut self,
         account: usize,
         token: &str,
+        wish: &str,
         now: BootTime,
     ) -> Result<TokenResponse, ProviderError> {
         self.look(account, now);
@@ -114,6 +118,9 @@ impl Model {
             session.ended = Some(End::Reuse);
             return over();
         }
+        if wish == UNKNOWN_RESOURCE {
+            return Err(ProviderError::new(Class::Refused, "invalid_target"));
+        }
         session.used = now;
         session.refreshes += 1;
         if rules.rotation {
@@ -124,10 +131,10 @@ impl Model {
             // Until it is known to be where it belongs.
             session.excuse = Some("its answer never arrived");
         }
-        Ok(self.issue(account, now))
+        Ok(self.issue(account, wish, now))
     }
 
-    fn issue(&self, account: usize, now: BootTime) -> TokenResponse {
+    fn issue(&self, account: usize, wish: &str, now: BootTime) -> TokenResponse {
         let session = &self.sessions[&account];
         let left =
             self.rules.maximum.map_or(Duration::MAX, |maximum| session.started.after(maximum).since(now));
@@ -136,8 +143,12 @@ impl Model {
         let ends = now.since_boot() + access;
         let lifetime = |time: Duration| if time.is_zero() { Lifetime::Over } else { Lifetime::For(time) };
         TokenResponse {
-            access_token: AccessToken::parse(format!("a.{account}.{}.{}", session.number, ends.as_millis()))
-                .unwrap(),
+            access_token: AccessToken::parse(format!(
+                "a.{account}.{}.{wish}.{}",
+                session.number,
+                ends.as_millis()
+            ))
+            .unwrap(),
             expires_in: lifetime(access),
             refresh_token: RefreshToken::parse(format!("r.{account}.{}.{}", session.number, session.current))
                 .ok(),
@@ -152,6 +163,11 @@ impl Model {
 pub(crate) fn parse(token: &str) -> Option<(u64, u64)> {
     let mut parts = token.split('.').skip(2);
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// What an access token was wished for as; empty: as the session's own.
+pub(crate) fn resource_of(token: &str) -> &str {
+    token.rsplit('.').nth(1).unwrap_or_default()
 }
 
 /// When an access token ends, whatever anybody says.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bearerd::account::AccountName;
 use bearerd::clock::BootTime;
-use bearerd::oidc::Provider as _;
 use bearerd::oidc::error::Class;
+use bearerd::oidc::{Provider as _, RefreshRequest};
 use bearerd::secret::RefreshToken;
 use bearerd::session::error::Error;
 use bearerd::store::{Item, ItemKind, SessionRecord, Store as _};
@@ -87,7 +87,12 @@ impl Naive {
 
     async fn refresh(&self, session: &mut Option<Tokens>) -> Result<(), Error> {
         let Some(tokens) = session.as_ref() else { return Ok(()) };
-        let refresh = self.port.refresh(tokens.refresh.clone(), None, String::new());
+        let refresh = self.port.refresh(RefreshRequest {
+            refresh_token: tokens.refresh.clone(),
+            stored_secret: None,
+            sub: String::new(),
+            narrow: None,
+        });
         match tokio::time::timeout(TIMEOUT, refresh).await {
             Err(_) => Err(Error::Timeout("slow".into())),
             Ok(Ok(response)) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bearerd::account::AccountName;
 use bearerd::oidc::authorization::Front;
 use bearerd::oidc::error::{Class, ProviderError};
-use bearerd::oidc::{CodeExchange, End, Provider};
+use bearerd::oidc::{CodeExchange, End, Provider, RefreshRequest};
 use bearerd::recovery::{Note, Noting, Recovery, Unsaved};
 use bearerd::secret::{ClientSecret, RefreshToken};
 use bearerd::store::{Item, ItemKind, Loaded, Store, StoreError};
@@ -61,12 +61,9 @@ impl Provider for Port {
         Err(ProviderError::new(Class::Unreachable, "nobody logs in this way here"))
     }
 
-    async fn refresh(
-        &self,
-        refresh_token: RefreshToken,
-        _: Option<ClientSecret>,
-        _: String,
-    ) -> Result<TokenResponse, ProviderError> {
+    async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, ProviderError> {
+        let refresh_token = request.refresh_token;
+        let wish = request.narrow.map_or(String::new(), |narrow| narrow.resource.clone());
         let _flight = Flight::begin(self);
         self.step().await;
         let world = &self.world;
@@ -79,7 +76,7 @@ impl Provider for Port {
         }
         // The provider acts whether or not the process lives to hear of it.
         let (answer, answered) = oneshot::channel();
-        tokio::spawn(serve(Arc::clone(world), self.account, refresh_token, weather, answer));
+        tokio::spawn(serve(Arc::clone(world), self.account, refresh_token, wish, weather, answer));
         let suspends = world.suspends();
         let answered = tokio::select! {
             biased;
@@ -119,6 +116,7 @@ async fn serve(
     world: Arc<World>,
     account: usize,
     token: RefreshToken,
+    wish: String,
     weather: Weather,
     answer: oneshot::Sender<Result<TokenResponse, ProviderError>>,
 ) {
@@ -127,7 +125,7 @@ async fn serve(
         retry_after: wait.map(Duration::from_secs),
         ..ProviderError::new(Class::Unreachable, "busy")
     };
-    let act = || world.model().refresh(account, token.expose(), world.now().boot);
+    let act = || world.model().refresh(account, token.expose(), &wish, world.now().boot);
     let result = match weather {
         // Closed without a word, before anything was done.
         Weather::Cut => return,

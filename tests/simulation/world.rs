@@ -12,7 +12,7 @@ use bearerd::recovery::{Note, Unsaved};
 use bearerd::session::error::Error;
 use bearerd::session::{AccountState, Asked, Budget, Interruption, TokenOptions};
 use bearerd::store::SessionRecord;
-use bearerd::tokens::Granted;
+use bearerd::tokens::{Granted, Narrow};
 use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
@@ -747,6 +747,17 @@ impl World {
         }
     }
 
+    /// Some callers want a token for one API, and some for one that there is not.
+    fn wish(&self) -> Option<Narrow> {
+        let resource = match self.pick(0..40) {
+            0 => model::UNKNOWN_RESOURCE,
+            1..=2 => "urn:one",
+            3..=4 => "urn:another",
+            _ => return None,
+        };
+        Some(Narrow { resource: resource.to_owned(), scope: String::new(), audience: String::new() })
+    }
+
     /// One `GetToken`; whether a login is required.
     async fn call(&self, account: usize) -> bool {
         let Some(broker) = self.accounts[account].broker() else { return false };
@@ -754,7 +765,10 @@ impl World {
         let options = TokenOptions {
             min_validity: self.chance(0.2).then(|| access.mul_f64(self.chance_number() * 1.2)),
             force_refresh: self.chance(0.02),
+            narrow: self.wish().map(Arc::new),
         };
+        let promised = options.min_validity;
+        let wish = options.narrow.as_ref().map_or("", |narrow| &narrow.resource).to_owned();
         let (began, process) = (self.now(), self.process.load(Ordering::Relaxed));
         self.report().calls += 1;
         let answer = tokio::time::timeout(Duration::from_secs(40), broker.token(options)).await;
@@ -767,6 +781,9 @@ impl World {
         match answer {
             Ok(token) => {
                 self.report().tokens += 1;
+                if model::resource_of(&token.text) != wish && self.which == Which::Ours {
+                    self.violation(format!("account {account}: another token than the one for {wish:?}"));
+                }
                 let left = model::access_ends(&token.text).since(now.boot);
                 if left.is_zero() || Duration::from_secs(token.expires_in) > left + Duration::from_secs(1) {
                     self.violation(format!(
@@ -779,9 +796,11 @@ impl World {
                 }
                 let attainable =
                     |min: Duration| min + Duration::from_secs(12) < access && min > Duration::from_secs(5);
-                let promised = options.min_validity.filter(|min| attainable(*min));
-                let steady =
-                    self.model().rules.maximum.is_none() && self.calm_for() > Duration::from_secs(180);
+                let promised = promised.filter(|min| attainable(*min));
+                let steady = self.model().rules.maximum.is_none()
+                    // What lives is handed out when the session itself is over.
+                    && self.model().sessions.get(&account).is_some_and(|session| session.alive)
+                    && self.calm_for() > Duration::from_secs(180);
                 if promised.is_some_and(|min| left < min) && steady && self.which == Which::Ours {
                     self.violation(format!(
                         "account {account}: {left:?} left of {promised:?} that were asked for"
@@ -790,6 +809,7 @@ impl World {
                 false
             }
             Err(Error::LoginRequired(_)) => true,
+            Err(Error::ProviderRefused(_)) if wish == model::UNKNOWN_RESOURCE => false,
             Err(error) => {
                 let calm = self.calm_for() > Duration::from_secs(90);
                 let same = process != 0 && self.lives(process);

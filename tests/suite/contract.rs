@@ -85,7 +85,11 @@ async fn errors_begin_with_their_word_and_end_with_what_to_do() {
         ),
         (option(&desk, "min_validity", Value::from("1")).await.unwrap_err(), "InvalidOption", "min_validity"),
         (option(&desk, "min_validity", Value::from(-1)).await.unwrap_err(), "InvalidOption", "min_validity"),
-        (option(&desk, "scope", Value::from("profile")).await.unwrap_err(), "InvalidOption", "force_refresh"),
+        (
+            option(&desk, "scopes", Value::from("profile")).await.unwrap_err(),
+            "InvalidOption",
+            "force_refresh",
+        ),
     ]);
     for (error, name, hint) in errors {
         let text = error.to_string();

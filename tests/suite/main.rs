@@ -7,6 +7,7 @@ mod contract;
 mod direct;
 mod lifecycle;
 mod login;
+mod narrow;
 mod oidc;
 mod refresh;
 mod sandbox;

@@ -45,6 +45,8 @@ pub struct Settings {
     pub metadata: serde_json::Value,
     /// What is granted, whatever is asked for; `None`: what is asked for.
     pub granted_scope: Option<String>,
+    /// The APIs that there are tokens for: values of `audience` and `resource` (RFC 8707).
+    pub apis: Vec<String>,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             id_token: serde_json::Value::Null,
             metadata: serde_json::Value::Null,
             granted_scope: None,
+            apis: vec!["inventory".to_owned(), "https://api.sandbox.example/".to_owned()],
         }
     }
 }
@@ -229,6 +232,13 @@ impl Provider {
     pub fn accepts(&self, access_token: &str) -> bool {
         let now = self.shared.clock.now();
         self.shared.state().sessions.user_of(access_token, &now).is_some()
+    }
+
+    /// The scopes of an access token that lives, and the API that it is for, empty if that is any.
+    #[must_use]
+    pub fn grant_of(&self, access_token: &str) -> Option<(String, String)> {
+        let now = self.shared.clock.now();
+        self.shared.state().sessions.grant_of(access_token, &now)
     }
 
     /// All requests so far.

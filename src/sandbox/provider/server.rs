@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
-use super::sessions::{Authorization, Refusal};
+use super::sessions::{Authorization, Narrow, Refusal};
 use super::{Fault, REALM, Seen, Settings, Shared, fault, page, value_of};
 
 const MAX_BODY: usize = 1024 * 1024;
@@ -190,7 +190,12 @@ fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>)
             let (code, verifier) = (seen.parameter("code"), seen.parameter("code_verifier"));
             state.sessions.exchange(code, seen.parameter("redirect_uri"), verifier, &settings, &now)
         }
-        "refresh_token" => state.sessions.refresh(seen.parameter("refresh_token"), &settings, &now),
+        "refresh_token" => {
+            let apis = ["audience", "resource"].map(|name| seen.parameter(name));
+            let api = apis.into_iter().find(|api| !api.is_empty()).unwrap_or_default();
+            let narrow = Narrow { scope: seen.parameter("scope"), api };
+            state.sessions.refresh(seen.parameter("refresh_token"), &narrow, &settings, &now)
+        }
         _ => Err(("unsupported_grant_type", "Unsupported grant_type")),
     };
     let mut body = match issued {

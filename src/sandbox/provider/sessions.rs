@@ -32,7 +32,22 @@ pub(super) struct Sessions {
     /// Codes that were exchanged, and the session that came of it.
     used_codes: HashMap<String, String>,
     live: HashMap<String, Session>,
-    access_tokens: HashMap<String, (String, BootTime)>,
+    access_tokens: HashMap<String, AccessToken>,
+}
+
+struct AccessToken {
+    session: String,
+    ends: BootTime,
+    scope: String,
+    /// The API that it is for; empty: any.
+    api: String,
+}
+
+/// What a refresh asks for less of; empty: all of it.
+#[derive(Default)]
+pub(super) struct Narrow<'a> {
+    pub(super) scope: &'a str,
+    pub(super) api: &'a str,
 }
 
 struct Session {
@@ -95,13 +110,14 @@ impl Sessions {
         let scope = settings.granted_scope.clone().unwrap_or_else(|| authorization.scope.clone());
         let session = Session { login: authorization, scope, refresh_token: String::new(), ends: now.boot };
         self.live.insert(id.clone(), session);
-        self.issue(&id, settings, now)
+        self.issue(&id, &Narrow::default(), settings, now)
     }
 
-    /// RFC 6749 section 6. A spent refresh token ends its session, as on Keycloak with reuse 0.
+    /// RFC 6749 section 6, RFC 8707 section 2.2. What cannot be had spends nothing; a spent refresh token ends its session, as on Keycloak with reuse 0.
     pub(super) fn refresh(
         &mut self,
         refresh_token: &str,
+        narrow: &Narrow<'_>,
         settings: &Settings,
         now: &Now,
     ) -> Result<Map<String, Value>, Refusal> {
@@ -119,10 +135,23 @@ impl Sessions {
             self.live.remove(id);
             return Err(("invalid_grant", "Maximum allowed refresh token reuse exceeded"));
         }
-        self.issue(id, settings, now)
+        let granted = |scope: &str| session.scope.split(' ').any(|one| one == scope);
+        if !narrow.scope.split(' ').all(|scope| scope.is_empty() || granted(scope)) {
+            return Err(("invalid_scope", "Invalid scopes"));
+        }
+        if !narrow.api.is_empty() && !settings.apis.iter().any(|api| api == narrow.api) {
+            return Err(("invalid_target", "Unknown resource"));
+        }
+        self.issue(id, narrow, settings, now)
     }
 
-    fn issue(&mut self, id: &str, settings: &Settings, now: &Now) -> Result<Map<String, Value>, Refusal> {
+    fn issue(
+        &mut self,
+        id: &str,
+        narrow: &Narrow<'_>,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<Map<String, Value>, Refusal> {
         let Some(session) = self.live.get_mut(id) else {
             return Err(("invalid_grant", "Session not active"));
         };
@@ -133,7 +162,14 @@ impl Sessions {
         }
         session.ends = now.boot.after(settings.session_lifetime);
         let access_ends = now.boot.after(settings.access_lifetime.min(settings.session_lifetime));
-        self.access_tokens.insert(access_token.clone(), (id.to_owned(), access_ends));
+        let scope = if narrow.scope.is_empty() { session.scope.clone() } else { narrow.scope.to_owned() };
+        let issued = AccessToken {
+            session: id.to_owned(),
+            ends: access_ends,
+            scope: scope.clone(),
+            api: narrow.api.to_owned(),
+        };
+        self.access_tokens.insert(access_token.clone(), issued);
         let answer = json!({
             "access_token": access_token,
             "expires_in": settings.access_lifetime.min(settings.session_lifetime).as_secs(),
@@ -142,7 +178,7 @@ impl Sessions {
             "token_type": "Bearer",
             "not-before-policy": 0,
             "session_state": id,
-            "scope": session.scope,
+            "scope": scope,
         });
         Ok(answer.as_object().cloned().unwrap_or_default())
     }
@@ -175,8 +211,13 @@ impl Sessions {
 
     /// Whose access token this is, while it and its session live.
     pub(super) fn user_of(&self, access_token: &str, now: &Now) -> Option<&str> {
-        let (id, ends) = self.access_tokens.get(access_token)?;
-        let session = self.live.get(id)?;
-        (*ends > now.boot).then_some(session.login.user.as_str())
+        let token = self.access_tokens.get(access_token)?;
+        let session = self.live.get(&token.session)?;
+        (token.ends > now.boot).then_some(session.login.user.as_str())
+    }
+
+    pub(super) fn grant_of(&self, access_token: &str, now: &Now) -> Option<(String, String)> {
+        self.user_of(access_token, now)?;
+        self.access_tokens.get(access_token).map(|token| (token.scope.clone(), token.api.clone()))
     }
 }

@@ -142,12 +142,12 @@ fn nothing_is_sent_into_a_suspend_and_the_wake_up_is_spread() {
     let effects = rig.session.going_to_sleep(&rig.now);
     rig.take(effects);
     rig.succeed(300, 1800);
-    rig.get_with(TokenOptions { min_validity: None, force_refresh: true });
+    rig.get_with(forced());
     rig.advance(secs(14));
     assert_eq!(rig.refreshes, 1, "also when somebody waits");
-    rig.get_with(TokenOptions { min_validity: None, force_refresh: true });
+    rig.get_with(forced());
     rig.advance(secs(47));
-    rig.get_with(TokenOptions { min_validity: None, force_refresh: true });
+    rig.get_with(forced());
     assert_eq!(rig.refreshes, 2, "a suspend that does not come is forgotten after a minute");
 }
 
@@ -178,7 +178,7 @@ fn an_answer_that_a_suspend_cut_off_is_given_up_and_asked_for_again() {
 fn what_is_sent_after_a_suspend_is_not_given_up_when_it_is_announced() {
     let mut rig = Rig::logged_in();
     rig.suspend(100);
-    rig.get_with(TokenOptions { min_validity: None, force_refresh: true });
+    rig.get_with(forced());
     assert_eq!(rig.refreshes, 1);
     let effects = rig.session.woke_up(&rig.now);
     rig.take(effects);

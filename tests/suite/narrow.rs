@@ -1,0 +1,148 @@
+//! Narrower tokens, on the wire: fewer scopes, one audience, one resource.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::collections::{HashMap, HashSet};
+
+use bearerd::bus::Error;
+use bearerd::bus::proxy::Token;
+use bearerd::sandbox::provider::{Fault, Settings};
+use futures_util::future::join_all;
+use zbus::zvariant::Value;
+
+use crate::support::desk::{Desk, word};
+
+const API: &str = "https://api.sandbox.example/";
+
+async fn narrow(desk: &Desk, wish: &[(&'static str, &str)]) -> Result<Token, Error> {
+    let options = wish.iter().map(|(key, value)| (*key, Value::from(*value))).collect::<HashMap<_, _>>();
+    desk.broker.get_token_with_options("work", options).await
+}
+
+async fn desk() -> Desk {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "audience_by = \"refresh\"\nstore = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    desk
+}
+
+fn text(token: &Token, name: &str) -> String {
+    String::try_from(token.2[name].clone()).unwrap()
+}
+
+/// J1, J2, J3: each of them its own token, one after another through one refresh token, and kept.
+#[tokio::test]
+async fn callers_get_tokens_for_what_they_asked_for_and_no_others() {
+    let desk = desk().await;
+    let own = desk.access_token("work").await;
+    let wishes: [&[(&str, &str)]; 5] = [
+        &[("scope", "profile")],
+        &[("scope", "locks")],
+        &[("audience", "inventory")],
+        &[("resource", API)],
+        &[("resource", API), ("scope", "locks")],
+    ];
+
+    let tokens = join_all(wishes.iter().map(async |wish| narrow(&desk, wish).await.unwrap())).await;
+
+    let distinct: HashSet<&String> = tokens.iter().map(|token| &token.0).chain([&own]).collect();
+    assert_eq!(distinct.len(), 6);
+    let grants = tokens.iter().map(|token| desk.provider.grant_of(&token.0).unwrap()).collect::<Vec<_>>();
+    let grant = |scope: &str, api: &str| (scope.to_owned(), api.to_owned());
+    let all = "profile locks";
+    assert_eq!(
+        grants,
+        [
+            grant("profile", ""),
+            grant("locks", ""),
+            grant(all, "inventory"),
+            grant(all, API),
+            grant("locks", API)
+        ]
+    );
+    assert!(tokens.iter().zip(&grants).all(|(token, grant)| text(token, "scope") == grant.0));
+    let requests = desk.provider.token_requests("refresh_token");
+    let spent: HashSet<&str> = requests.iter().map(|request| request.parameter("refresh_token")).collect();
+    assert_eq!((requests.len(), spent.len()), (5, 5), "each rotated token once");
+
+    for (wish, token) in wishes.iter().zip(&tokens) {
+        assert_eq!(narrow(&desk, wish).await.unwrap().0, token.0);
+    }
+    assert_eq!(
+        narrow(&desk, &[("scope", "locks profile")]).await.unwrap().0,
+        own,
+        "all of it is the session's own"
+    );
+    assert_eq!(desk.access_token("work").await, own);
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 5);
+}
+
+/// A11: what is outside of the grant is never asked for.
+#[tokio::test]
+async fn a_wider_scope_is_refused_here_and_says_what_there_is() {
+    let desk = desk().await;
+    for (wish, part) in [
+        ([("scope", "locks messaging")], "\"profile locks\""),
+        ([("scope", "")], "`scope`"),
+        ([("resource", "/api")], "`resource`"),
+        ([("resource", "https://api.sandbox.example/#x")], "`resource`"),
+        ([("audience", "")], "`audience`"),
+    ] {
+        let error = narrow(&desk, &wish).await.unwrap_err();
+        assert_eq!(word(&error), "InvalidOption", "{wish:?}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert!(desk.provider.token_requests("refresh_token").is_empty());
+}
+
+/// J1: the provider's no is its caller's, and the session does not notice.
+#[tokio::test]
+async fn a_target_that_the_provider_does_not_know_is_an_error_of_its_caller_alone() {
+    let desk = desk().await;
+    let own = desk.access_token("work").await;
+
+    for _ in 0..3 {
+        let error = narrow(&desk, &[("resource", "https://elsewhere.example/")]).await.unwrap_err();
+        assert_eq!(word(&error), "ProviderRefused");
+        assert!(error.to_string().contains("invalid_target"), "{error}");
+    }
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 1, "and it is remembered");
+
+    desk.provider.next(Fault::error(400, "invalid_grant", "so it says"));
+    let error = narrow(&desk, &[("scope", "locks")]).await.unwrap_err();
+    assert_eq!(word(&error), "ProviderRefused", "{error}");
+    assert_eq!(desk.state("work").await, "ready");
+    assert_ne!(desk.access_token("work").await, own, "the session's own refresh was the proof");
+    assert_eq!(desk.provider.live_sessions(), 1);
+}
+
+/// E4: the report of a narrower token renews that one.
+#[tokio::test]
+async fn a_refused_narrower_token_is_renewed_by_its_id() {
+    let desk = desk().await;
+    let own = desk.access_token("work").await;
+    let first = narrow(&desk, &[("scope", "locks")]).await.unwrap();
+
+    assert!(desk.broker.reject_token("work", &text(&first, "token_id")).await.unwrap());
+
+    let second = narrow(&desk, &[("scope", "locks")]).await.unwrap();
+    assert_ne!(second.0, first.0);
+    assert_eq!(desk.provider.grant_of(&second.0).unwrap().0, "locks");
+    assert_eq!(desk.access_token("work").await, own);
+}
+
+/// A rotated refresh token that came with a narrower token is the session's (D1, D4): it survives a restart.
+#[tokio::test]
+async fn the_command_line_narrows_too() {
+    let desk = desk().await;
+
+    let done = desk.ctl(&["token", "work", "--scope", "locks", "--resource", API], "").await;
+
+    assert!(done.status.success(), "{done:?}");
+    let token = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(desk.provider.grant_of(token.trim()).unwrap(), ("locks".to_owned(), API.to_owned()));
+    let done = desk.ctl(&["token", "work", "--scope", "messaging"], "").await;
+    assert_eq!(done.status.code(), Some(2), "{done:?}");
+}
