@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::{Value as Json, json};
 use zbus::fdo::DBusProxy;
 use zbus::names::BusName;
 use zbus::zvariant::OwnedObjectPath;
@@ -22,67 +23,109 @@ const SECRETS: &str = "org.freedesktop.secrets";
 /// ID tokens are refused when the clocks are further apart.
 const MOST_SKEW: u64 = 600;
 
-enum Finding {
-    Fine(String),
-    /// Worth knowing; nothing is broken.
-    Note(String),
-    /// Broken, with what to do.
-    Wrong(String),
+/// What a check found, and the command that mends it.
+struct Finding {
+    verdict: Verdict,
+    text: String,
+    fix: Option<String>,
 }
 
-use Finding::{Fine, Note, Wrong};
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    /// Worth knowing; nothing is broken.
+    Note,
+    /// Broken.
+    Wrong,
+}
+
+impl Finding {
+    /// What has to be typed to mend it.
+    fn fix(self, command: impl Into<String>) -> Self {
+        Self { fix: Some(command.into()), ..self }
+    }
+
+    fn line(&self) -> String {
+        let mark = match self.verdict {
+            Verdict::Fine => "ok    ",
+            Verdict::Note => "note  ",
+            Verdict::Wrong => "WRONG ",
+        };
+        let fix = self.fix.as_ref().map(|command| format!("; run: {command}")).unwrap_or_default();
+        format!("{mark}{}{fix}", self.text)
+    }
+
+    /// `check` is what stands before the first colon.
+    fn object(&self) -> Json {
+        let verdict = match self.verdict {
+            Verdict::Fine => "ok",
+            Verdict::Note => "note",
+            Verdict::Wrong => "wrong",
+        };
+        let check = self.text.split(':').next().unwrap_or_default();
+        json!({ "check": check, "verdict": verdict, "text": self.text, "fix": self.fix })
+    }
+}
+
+fn fine(text: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Fine, text: text.into(), fix: None }
+}
+
+fn note(text: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Note, text: text.into(), fix: None }
+}
+
+fn wrong(text: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Wrong, text: text.into(), fix: None }
+}
 
 /// Prints every finding; fails when something is wrong.
-pub(super) async fn examine() -> Result<(), Failure> {
-    let mut wrong = 0_usize;
+pub(super) async fn examine(json: bool) -> Result<(), Failure> {
+    let mut findings = Vec::new();
     let mut tell = |finding: Finding| {
-        let (mark, text) = match finding {
-            Fine(text) => ("ok    ", text),
-            Note(text) => ("note  ", text),
-            Wrong(text) => {
-                wrong += 1;
-                ("WRONG ", text)
-            }
-        };
-        output::data(&format!("{mark}{text}"))
+        if !json {
+            output::data(&finding.line());
+        }
+        findings.push(finding);
     };
     let config = Config::load(&ConfigDirs::from_env());
     match &config {
         Ok(config) => {
             tell(match config.accounts.len() {
-                0 => Wrong("configuration: no account; see README.md, \"First login\"".to_owned()),
-                1 => Fine("configuration: 1 account".to_owned()),
-                count => Fine(format!("configuration: {count} accounts")),
+                0 => wrong("configuration: no account; see README.md, \"First login\""),
+                1 => fine("configuration: 1 account"),
+                count => fine(format!("configuration: {count} accounts")),
             });
             for warning in &config.warnings {
-                tell(Note(format!("configuration: {warning}")));
+                tell(note(format!("configuration: {warning}")));
             }
         }
-        Err(error) => {
-            tell(Wrong(format!("configuration: {error}; correct it, then: bearerctl reload")));
-        }
+        Err(error) => tell(wrong(format!("configuration: {error}; correct it")).fix("bearerctl reload")),
     }
     let broker = match Broker::connect().await {
         Ok(broker) => {
-            tell(Fine("session bus".to_owned()));
+            tell(fine("session bus: it answers"));
             for finding in on_the_bus(&broker).await {
                 tell(finding);
             }
             Some(broker)
         }
         Err(failure) => {
-            tell(Wrong(failure.to_string()));
+            tell(wrong(format!("session bus: {failure}")));
             None
         }
     };
+    for finding in on_the_machine().await {
+        tell(finding);
+    }
     let states = match &broker {
         Some(broker) => match broker.all_properties().await {
             Ok(accounts) => {
-                tell(Fine("bearerd answers".to_owned()));
+                tell(fine("bearerd: it answers"));
                 accounts.into_iter().collect::<HashMap<_, _>>()
             }
             Err(failure) => {
-                tell(Wrong(format!("bearerd: {failure}")));
+                tell(wrong(format!("bearerd: {failure}")));
                 HashMap::new()
             }
         },
@@ -91,35 +134,41 @@ pub(super) async fn examine() -> Result<(), Failure> {
     let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
     for (name, account) in config.iter().flat_map(|config| &config.accounts) {
         match states.get(name.as_str()) {
-            Some(properties) if text(properties, "State") == "ready" => {
-                tell(Fine(format!("{name}: ready")));
-            }
+            Some(properties) if text(properties, "State") == "ready" => tell(fine(format!("{name}: ready"))),
             Some(properties) => {
                 let (state, message) = (text(properties, "State"), text(properties, "StateMessage"));
-                tell(if state == "logged-out" {
-                    Note(format!("{name}: {message}"))
+                // Where a sentence of the daemon's ends with what to do, that is the command.
+                let (message, fix) = match message.rsplit_once("; run: ") {
+                    Some((message, fix)) => (message, Some(fix.to_owned())),
+                    None => (message, None),
+                };
+                let finding = if state == "logged-out" {
+                    note(format!("{name}: {message}"))
                 } else {
-                    Wrong(format!("{name}: {state}: {message}"))
-                });
+                    wrong(format!("{name}: {state}: {message}"))
+                };
+                tell(Finding { fix, ..finding });
             }
             None if broker.is_some() && !states.is_empty() => {
-                tell(Wrong(format!("{name}: bearerd does not know it yet; run: bearerctl reload")));
+                tell(wrong(format!("{name}: bearerd does not know it yet")).fix("bearerctl reload"));
             }
             None => {}
         }
         if let Source::OAuth(oauth) = &account.source {
-            tell(Note(format!("{name}: register the redirect URI {}", redirect(&oauth.redirect))));
+            tell(note(format!("{name}: register the redirect URI {}", redirect(&oauth.redirect))));
             tell(provider(name.as_str(), oauth, &clock).await);
         }
     }
-    if wrong == 0 {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!("{wrong} found wrong; each line says what to do")))
+    if json {
+        output::data(&findings.iter().map(Finding::object).collect::<Json>().to_string());
+    }
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count() {
+        0 => Ok(()),
+        wrong => Err(Failure::failed(format!("{wrong} found wrong; each line says what to do"))),
     }
 }
 
-/// Activation, the unit and the keyring.
+/// Activation, the unit, the keyring and what a desktop has.
 async fn on_the_bus(broker: &Broker) -> Vec<Finding> {
     let connection = broker.root.inner().connection();
     let Ok(bus) = DBusProxy::new(connection).await else { return Vec::new() };
@@ -130,9 +179,9 @@ async fn on_the_bus(broker: &Broker) -> Vec<Finding> {
         Err(_) => false,
     };
     let mut findings = vec![if is_activatable(NAME) {
-        Fine("activation file".to_owned())
+        fine("activation: the bus starts bearerd")
     } else {
-        Wrong("activation: the bus cannot start bearerd; run: bearerctl setup".to_owned())
+        wrong("activation: the bus cannot start bearerd").fix("bearerctl setup")
     }];
     findings.push(if owned("org.freedesktop.systemd1").await {
         let manager = zbus::Proxy::new(
@@ -146,28 +195,78 @@ async fn on_the_bus(broker: &Broker) -> Vec<Finding> {
             Err(error) => Err(error),
         };
         match state.as_deref() {
-            Ok("enabled") => Fine("unit: enabled, starts with your session".to_owned()),
-            Ok(_) => Note(
-                "unit: started by the first call; to renew sessions from the start: systemctl --user enable --now bearerd"
-                    .to_owned(),
-            ),
-            Err(_) => Wrong(
-                "unit: bearerd.service is not installed; run: bearerctl setup"
-                    .to_owned(),
-            ),
+            Ok("enabled") => fine("unit: enabled, starts with your session"),
+            Ok(_) => note("unit: started by the first call only; to renew sessions from the start")
+                .fix("systemctl --user enable --now bearerd"),
+            Err(_) => wrong("unit: bearerd.service is not installed").fix("bearerctl setup"),
         }
     } else {
-        Note("unit: no systemd user manager on this bus; the bus itself starts bearerd".to_owned())
+        note("unit: no systemd user manager on this bus; the bus itself starts bearerd")
     });
     findings.push(if owned(SECRETS).await || is_activatable(SECRETS) {
         keyring(connection).await
     } else {
-        Wrong(
+        wrong(
             "keyring: nothing provides org.freedesktop.secrets; install gnome-keyring, KWallet or KeePassXC, \
-             or set store = \"memory\""
-                .to_owned(),
+             or set store = \"memory\"",
         )
     });
+    for (check, name, there, missing) in [
+        (
+            "portal",
+            "org.freedesktop.portal.Desktop",
+            "bearerd can open a browser",
+            "there is none, so bearerctl login opens the browser itself, or prints the address",
+        ),
+        (
+            "notifications",
+            "org.freedesktop.Notifications",
+            "you are told when a session ends",
+            "there is no server, so nobody tells you when a session ends; bearerctl status does",
+        ),
+    ] {
+        findings.push(if owned(name).await || is_activatable(name) {
+            fine(format!("{check}: {there}"))
+        } else {
+            note(format!("{check}: {missing}"))
+        });
+    }
+    findings
+}
+
+/// What the system bus knows: whether we live on after a logout, and whether the clock is right. A container may
+/// have none, and then there is nothing to say.
+async fn on_the_machine() -> Vec<Finding> {
+    let Ok(system) = zbus::Connection::system().await else { return Vec::new() };
+    let ask = async |name: &'static str, path: &'static str, interface: &'static str, property: &str| {
+        let proxy = zbus::proxy::Builder::<zbus::Proxy<'_>>::new(&system)
+            .destination(name)?
+            .path(path)?
+            .interface(interface)?
+            .cache_properties(zbus::proxy::CacheProperties::No)
+            .build()
+            .await?;
+        proxy.get_property::<bool>(property).await
+    };
+    let mut findings = Vec::new();
+    let user = "/org/freedesktop/login1/user/self";
+    match ask("org.freedesktop.login1", user, "org.freedesktop.login1.User", "Linger").await {
+        Ok(true) => findings.push(fine("linger: on, sessions are renewed while you are logged out too")),
+        Ok(false) => findings.push(
+            note("linger: off, sessions are renewed while you are logged in; to have it always")
+                .fix("loginctl enable-linger"),
+        ),
+        Err(_) => {}
+    }
+    let (name, path) = ("org.freedesktop.timedate1", "/org/freedesktop/timedate1");
+    match ask(name, path, name, "NTPSynchronized").await {
+        Ok(true) => findings.push(fine("clock: synchronised")),
+        Ok(false) => findings.push(
+            note("clock: not synchronised; ID tokens are refused when it is ten minutes off")
+                .fix("timedatectl set-ntp true"),
+        ),
+        Err(_) => {}
+    }
     findings
 }
 
@@ -185,11 +284,11 @@ async fn keyring(connection: &zbus::Connection) -> Finding {
         collection.get_property::<bool>("Locked").await.map(Some)
     };
     match locked.await {
-        Ok(Some(false)) => Fine("keyring: unlocked".to_owned()),
-        Ok(Some(true)) => Note("keyring: locked; run: bearerctl unlock".to_owned()),
-        Ok(None) => Note("keyring: it has no default collection yet; the first login makes one".to_owned()),
-        Err(error @ zbus::Error::MethodError(..)) => Wrong(format!("keyring: it does not answer: {error}")),
-        Err(error) => Wrong(format!("keyring: {error}")),
+        Ok(Some(false)) => fine("keyring: unlocked"),
+        Ok(Some(true)) => note("keyring: locked").fix("bearerctl unlock"),
+        Ok(None) => note("keyring: it has no default collection yet; the first login makes one"),
+        Err(error @ zbus::Error::MethodError(..)) => wrong(format!("keyring: it does not answer: {error}")),
+        Err(error) => wrong(format!("keyring: {error}")),
     }
 }
 
@@ -220,7 +319,7 @@ async fn provider(name: &str, oauth: &OAuthConfig, clock: &Clock) -> Finding {
     for url in urls {
         let answer = match http.get(&url, None).await {
             Ok(answer) => answer,
-            Err(error) => return Wrong(format!("{name}: its provider cannot be reached: {error}")),
+            Err(error) => return wrong(format!("{name}: its provider cannot be reached: {error}")),
         };
         if let Some(issuer) = issuer {
             if answer.status != 200 {
@@ -237,13 +336,14 @@ async fn provider(name: &str, oauth: &OAuthConfig, clock: &Clock) -> Finding {
         }
         let now = clock.now().wall.as_secs();
         return match answer.date.map(|date| date.abs_diff(now)) {
-            Some(skew) if skew > MOST_SKEW => Wrong(format!(
-                "{name}: this machine's clock is {} away from the provider's; set it right (timedatectl set-ntp true)",
+            Some(skew) if skew > MOST_SKEW => wrong(format!(
+                "{name}: this machine's clock is {} away from the provider's",
                 output::duration(skew)
-            )),
-            _ if issuer.is_some() => Fine(format!("{name}: its provider was found by its issuer")),
-            _ => Fine(format!("{name}: its provider can be reached")),
+            ))
+            .fix("timedatectl set-ntp true"),
+            _ if issuer.is_some() => fine(format!("{name}: its provider was found by its issuer")),
+            _ => fine(format!("{name}: its provider can be reached")),
         };
     }
-    Wrong(format!("{name}: {problem}; check `issuer`"))
+    wrong(format!("{name}: {problem}; check `issuer`"))
 }

@@ -61,7 +61,11 @@ enum Command {
         command: Vec<String>,
     },
     /// Check everything that has to be right, and say what to do about the rest.
-    Doctor,
+    Doctor {
+        /// A list of findings: check, verdict (ok, note, wrong), text, fix.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a bearerd that was installed below your home known to systemd and the bus, or repair that.
     Setup {
         /// Undo it.
@@ -209,7 +213,7 @@ async fn run(command: Command) -> Result<u8, Failure> {
             let broker = Broker::connect().await?;
             return adapters::exec(&broker, &name(account), &command, env).await;
         }
-        Command::Doctor => doctor::examine().await,
+        Command::Doctor { json } => doctor::examine(json).await,
         Command::Setup { remove: false } => setup::install().await,
         Command::Setup { remove: true } => setup::remove().await,
         Command::Completions { shell } => manual::completions(shell),

@@ -260,7 +260,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let found = texts(&desk.ctl(&["doctor"], "").await).0;
     for fine in [
         "ok    configuration: 2 accounts\n",
-        "ok    bearerd answers\n",
+        "ok    bearerd: it answers\n",
         "ok    keyring: unlocked\n",
         "ok    work: ready\n",
         "ok    work: its provider was found by its issuer\n",
@@ -269,6 +269,19 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     ] {
         assert!(found.contains(fine), "{fine} is not in:\n{found}");
     }
+
+    let listed = texts(&desk.ctl(&["doctor", "--json"], "").await).0;
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+    let of = |check: &str| listed.iter().find(|finding| finding["check"] == check).unwrap();
+    assert_eq!(
+        (of("keyring")["verdict"].as_str(), of("activation")["verdict"].as_str()),
+        (Some("ok"), Some("wrong"))
+    );
+    assert_eq!(of("activation")["fix"], "bearerctl setup");
+    assert_eq!(
+        (of("portal")["verdict"].as_str(), of("notifications")["verdict"].as_str()),
+        (Some("note"), Some("note"))
+    );
 
     desk.provider
         .configure(|settings| settings.metadata = serde_json::json!({ "issuer": "https://other.test" }));
