@@ -18,19 +18,28 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-/// A point in time since boot, suspend included.
+/// So much can lie before boot: a session outlives the machine's uptime.
+const BEFORE_BOOT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A point in time, told from boot, suspend included. It may lie before that; the default is long ago.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(Duration);
 
 impl BootTime {
     #[must_use]
     pub const fn from_duration(since_boot: Duration) -> Self {
-        Self(since_boot)
+        Self(since_boot.saturating_add(BEFORE_BOOT))
+    }
+
+    /// The time since boot; zero for what was before it.
+    #[must_use]
+    pub const fn since_boot(self) -> Duration {
+        self.0.saturating_sub(BEFORE_BOOT)
     }
 
     #[must_use]
-    pub const fn since_boot(self) -> Duration {
-        self.0
+    pub fn is_before_boot(self) -> bool {
+        self.0 < BEFORE_BOOT
     }
 
     /// Later by `time`; saturates.
@@ -39,7 +48,7 @@ impl BootTime {
         Self(self.0.saturating_add(time))
     }
 
-    /// Earlier by `time`; stops at boot.
+    /// Earlier by `time`; saturates a century before boot.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(time))
@@ -120,7 +129,7 @@ impl Clock {
                 let boot = duration(clock_gettime(ClockId::Boottime));
                 let running = duration(clock_gettime(ClockId::Monotonic));
                 Now {
-                    boot: BootTime(boot),
+                    boot: BootTime::from_duration(boot),
                     wall: duration(clock_gettime(ClockId::Realtime)),
                     asleep: boot.saturating_sub(running),
                 }
@@ -183,7 +192,7 @@ impl Alarms {
 
     fn arm(&self, deadline: Option<BootTime>) {
         // A zero value would disarm, so time zero is one nanosecond late.
-        let at = deadline.map_or(Duration::ZERO, |d| d.0.max(Duration::from_nanos(1)));
+        let at = deadline.map_or(Duration::ZERO, |d| d.since_boot().max(Duration::from_nanos(1)));
         let value = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec {
@@ -215,7 +224,7 @@ async fn ring(alarms: Arc<Alarms>) {
         let mut expirations = [0_u8; 8];
         let _ = rustix::io::read(alarms.timer.get_ref(), &mut expirations);
         ready.clear_ready();
-        let now = BootTime(duration(clock_gettime(ClockId::Boottime)));
+        let now = BootTime::from_duration(duration(clock_gettime(ClockId::Boottime)));
         let mut waiting = alarms.lock();
         while let Some(first) = waiting.bells.first_entry() {
             if first.key().0 > now {
@@ -270,7 +279,7 @@ impl VirtualTime {
         let wall = self.wall_at_start + running + shift.asleep;
         let step = Duration::from_secs(shift.stepped.unsigned_abs());
         Now {
-            boot: BootTime(boot),
+            boot: BootTime::from_duration(boot),
             wall: if shift.stepped < 0 { wall.saturating_sub(step) } else { wall + step },
             asleep: shift.asleep,
         }

@@ -185,7 +185,11 @@ impl Session {
                 sub: live.sub.clone(),
                 obtained_at: live.obtained_wall,
                 obtained_boot: live.obtained.since_boot().as_secs(),
-                boot_id: self.policy.boot_id.clone(),
+                // One from before this boot has no other time than the wall's.
+                boot_id: Some(&self.policy.boot_id)
+                    .filter(|_| !live.obtained.is_before_boot())
+                    .cloned()
+                    .unwrap_or_default(),
                 refresh_lifetime: live.lifetime.map_or(0, |lifetime| lifetime.as_secs()),
                 machine: self.policy.machine.clone(),
                 sequence,

@@ -754,6 +754,43 @@ fn a_restart_keeps_the_deadlines() {
     assert_eq!(rig.refreshes, 1);
 }
 
+/// N3, N14: the session is older than the machine's uptime.
+#[test]
+fn a_session_from_before_a_reboot_is_renewed_before_its_end() {
+    let mut rig = Rig::new(policy());
+    rig.now.boot = BootTime::from_duration(secs(60));
+    rig.now.wall += secs(700);
+    let mut loaded = stored("canary-r1", 4);
+    loaded.session.as_mut().unwrap().boot_id = "another".into();
+    rig.load(Ok(loaded));
+    let ends = rig.session.view(&rig.now).session_expires.unwrap();
+    assert_eq!(ends.since(rig.now.boot), secs(1100));
+
+    rig.run(300, 300, 1800, None);
+    assert_eq!((rig.refreshes, rig.state()), (1, AccountState::Ready), "at half of its life");
+}
+
+/// N14: saved again without a refresh, its times stay what they are.
+#[test]
+fn a_session_from_before_a_reboot_that_is_saved_again_keeps_its_age() {
+    let mut rig = Rig::new(policy());
+    rig.now.boot = BootTime::from_duration(secs(60));
+    rig.now.wall += secs(700);
+    let mut loaded = stored("canary-r1", 4);
+    loaded.session.as_mut().unwrap().boot_id = "another".into();
+    rig.load(Ok(loaded));
+    let effects = rig.session.store_changed(&rig.now);
+    rig.take(effects);
+    rig.load(Ok(secret_only()));
+
+    let record = rig.writes.last().unwrap().1.clone().unwrap();
+    let mut next = Rig::new(policy());
+    next.now = rig.now;
+    next.load(Ok(Loaded { session: Some(record), ..secret_only() }));
+    let ends = next.session.view(&next.now).session_expires.unwrap();
+    assert_eq!(ends.since(next.now.boot), secs(1100));
+}
+
 /// F9, D13.
 #[test]
 fn another_clients_or_machines_session_is_never_used() {
