@@ -128,13 +128,11 @@ impl Accounts {
         };
         let added = config.accounts.keys().filter(|name| !self.read().accounts.contains_key(*name)).count();
         let changed = added + leaving.len();
-        let mut heirlooms = HashMap::new();
-        for account in &leaving {
-            // Never two tasks with one refresh token: the old one ends before the new one starts.
-            if let Some(heirloom) = account.session.stop().await {
-                heirlooms.insert(account.config.name.clone(), heirloom);
-            }
-        }
+        // Never two tasks with one refresh token: the old one ends before the new one starts.
+        let ends = leaving.iter().map(|account| async {
+            account.session.stop().await.map(|heirloom| (account.config.name.clone(), heirloom))
+        });
+        let heirlooms = futures_util::future::join_all(ends).await.into_iter().flatten().collect();
         self.take(config, heirlooms);
         Ok(changed)
     }

@@ -186,13 +186,22 @@ impl<P: Provider, S: Store> Actor<P, S> {
     }
 
     /// Lets what was sent to the provider come back and be saved.
-    async fn drain(mut self, mut inbox: mpsc::Receiver<Command>, heir: Option<oneshot::Sender<Heirloom>>) {
-        inbox.close();
+    async fn drain(mut self, inbox: mpsc::Receiver<Command>, heir: Option<oneshot::Sender<Heirloom>>) {
+        // Whoever still waits in there is told to try again.
+        drop(inbox);
+        self.session.stopping = true;
         let deadline = self.clock.now().boot.after(DRAIN);
         while self.session.is_busy() {
+            let timeout = self.session.next_timeout(&self.clock.now());
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next() => self.complete(done),
+                // Callers who came before have their 15 seconds still.
+                () = sleep(&self.clock, timeout.filter(|at| *at < deadline)) => {
+                    let now = self.clock.now();
+                    let effects = self.session.handle_timeout(&now);
+                    self.perform(effects);
+                }
                 () = self.clock.sleep_until(deadline) => break,
             }
         }

@@ -128,6 +128,32 @@ async fn a_stop_waits_for_the_refresh_and_its_save() {
     caller.abort();
 }
 
+/// A changed configuration while the provider hangs: the old session waits for its refresh, its callers do not.
+#[tokio::test(start_paused = true)]
+async fn a_stop_keeps_no_caller_waiting_for_longer_than_fifteen_seconds() {
+    let rig = Rig::idle().await;
+    rig.provider.script([Behaviour::Hang]);
+    let asked = rig.clock.now().boot;
+    let caller = async {
+        let answer = rig.session.token(TokenOptions::default()).await;
+        (answer.is_err(), rig.clock.now().boot.since(asked))
+    };
+    let stop = async {
+        rig.provider.called(1).await;
+        rig.session.stop().await
+    };
+    let release = async {
+        rig.clock.sleep(secs(40)).await;
+        rig.provider.release.notify_one();
+    };
+
+    let (answer, heirloom, ()) = tokio::join!(caller, stop, release);
+
+    assert_eq!(answer, (true, secs(15)));
+    assert!(heirloom.is_some());
+    assert_eq!((rig.stored().await.as_deref(), rig.provider.refreshes()), (Some("canary-r4"), 1));
+}
+
 /// O, N16: failures are retried by themselves, and callers are served as soon as it is over.
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_waited_out_and_ends_by_itself() {

@@ -10,7 +10,8 @@ use super::live::{Asked, Live};
 use super::schedule::{self, Jitter};
 use super::settle;
 use super::state::{
-    Effect, Ended, Ending, InFlight, Reply, RequestId, Session, TokenOptions, Trouble, Waiter, Want,
+    Effect, Ended, Ending, InFlight, Reply, RequestId, Session, StoreState, TokenOptions, Trouble, Waiter,
+    Want,
 };
 use super::text;
 use crate::clock::Now;
@@ -295,6 +296,7 @@ impl Session {
         live.subject = granted.subject;
         live.sub = granted.sub;
         self.live = Some(live);
+        self.leaving = false;
         self.generation += 1;
         self.ended = None;
         self.trouble = None;
@@ -330,7 +332,8 @@ impl Session {
     /// `Logout`: the session is gone here at once, whatever the provider says (F1).
     pub(super) fn logout(&mut self, id: RequestId, now: &Now) -> Vec<Effect> {
         let live = self.live.take();
-        self.generation += 1;
+        // What was read before may arrive after the removal.
+        self.leaving = !matches!(self.store, StoreState::Loaded) || self.rereading.is_some();
         self.trouble = None;
         self.rereading = None;
         self.held_until = None;
@@ -340,12 +343,15 @@ impl Session {
         self.sync.retry_at = None;
         self.noted = None;
         let mut effects = vec![self.write_note(Note::default())];
+        let current = self.generation;
+        self.generation += 1;
         match (live.and_then(|live| live.refresh_token), &mut self.refresh) {
-            (Some(_), Some(flight)) => {
+            // One that belongs to an earlier login says nothing about this one.
+            (Some(_), Some(flight)) if flight.generation == current => {
                 flight.logout = true;
                 self.ending = Ending::Running;
             }
-            (Some(refresh_token), None) => {
+            (Some(refresh_token), _) => {
                 self.ending = Ending::Running;
                 effects.push(Effect::EndSession { refresh_token, client_secret: self.client_secret.clone() });
             }

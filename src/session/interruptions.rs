@@ -39,6 +39,7 @@ impl Session {
             if let Some(record) = &unsaved.record {
                 self.adopt(record, now);
             }
+            self.leaving = unsaved.record.is_none();
             self.sync.wanted = unsaved.sequence;
             self.sync.done = unsaved.sequence.saturating_sub(1);
             self.left_unsaved = Some(unsaved.sequence);

@@ -17,7 +17,7 @@ use crate::clock::{BootTime, Now};
 use crate::config::KeepAlive;
 use crate::oidc::error::Class;
 use crate::recovery::fingerprint;
-use crate::store::SessionRecord;
+use crate::store::{SessionRecord, StoreError};
 use crate::tokens::Narrow;
 
 /// How often a closed store is looked at though it said nothing.
@@ -170,7 +170,7 @@ impl Session {
     }
 
     fn start_write(&mut self, now: &Now) -> Option<Effect> {
-        if !self.sync.pending() || self.sync.writing || self.sync.retry_at.is_some_and(|at| now.boot < at) {
+        if !self.may_write() || self.sync.retry_at.is_some_and(|at| now.boot < at) {
             return None;
         }
         self.sync.writing = true;
@@ -198,10 +198,17 @@ impl Session {
         Some(Effect::Write { sequence, record })
     }
 
+    fn may_write(&self) -> bool {
+        // What is to be removed is read first, to be ended at the provider as well.
+        let read_first = self.leaving && matches!(self.store, StoreState::Loading { .. });
+        self.sync.pending() && !self.sync.writing && !read_first
+    }
+
     /// When the next refresh is due, and for which narrower token if not for the session's own; `None`
     /// when none is planned or possible.
     fn next_refresh<'a>(&self, now: &Now, demand: &'a Demand) -> Option<(BootTime, Option<&'a Arc<Narrow>>)> {
-        let waits = self.refresh.is_some() || self.held_until.is_some() || self.rereading.is_some();
+        let waits =
+            self.refresh.is_some() || self.held_until.is_some() || self.rereading.is_some() || self.stopping;
         if waits || self.sleep_ends(now).is_some() {
             return None;
         }
@@ -270,7 +277,7 @@ impl Session {
         }
         let refresh = self.next_refresh(now, &demand).map(|(at, _)| at);
         let waiter = self.waiters.iter().map(|waiter| waiter.deadline).min();
-        let write = self.sync.retry_at.filter(|_| self.sync.pending() && !self.sync.writing);
+        let write = self.sync.retry_at.filter(|_| self.may_write());
         let poll = match &self.store {
             StoreState::Closed { looked_at, .. } => Some(looked_at.after(STORE_POLL)),
             StoreState::Loading { .. } | StoreState::Loaded => None,
@@ -367,7 +374,13 @@ impl Session {
                 _ => Err(self.no_session()),
             });
         }
-        self.obstacle(waiter, tried, late).unwrap_or(Verdict::Wait(Awaited::Refresh))
+        let obstacle = self.obstacle(waiter, tried, late);
+        let refused = matches!(obstacle, Some(Verdict::Answer(Err(Error::ProviderRefused(_)))));
+        if let (true, Want::Token { .. }, Some((grant, _))) = (refused, &waiter.want, valid) {
+            // No refresh will be tried for it, and what lives is better than nothing (N7, O).
+            return Verdict::Answer(Ok(Reply::Token(Self::token_reply(live, grant, &live.scope, now))));
+        }
+        obstacle.unwrap_or(Verdict::Wait(Awaited::Refresh))
     }
 
     /// Why a refresh is not waited for, or not yet possible.
@@ -434,6 +447,10 @@ impl Session {
     fn logged_out_answer(&self) -> Answer {
         match &self.sync.error {
             Some(error) if self.sync.pending() => Err(text::still_stored(&self.policy.account, error)),
+            None if self.sync.pending() => {
+                let hangs = StoreError::Unavailable("the keyring has not answered yet".to_owned());
+                Err(text::still_stored(&self.policy.account, &hangs))
+            }
             _ => Ok(Reply::Flag(matches!(self.ending, Ending::Done(true)))),
         }
     }

@@ -229,6 +229,7 @@ pub(super) enum Ending {
 }
 
 /// The session of one account.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other and of the rest")]
 pub(super) struct Session {
     pub(super) policy: Policy,
     pub(super) store: StoreState,
@@ -248,6 +249,10 @@ pub(super) struct Session {
     pub(super) rereading: Option<ProviderError>,
     pub(super) reread: bool,
     pub(super) ending: Ending,
+    /// No refresh is begun any more.
+    pub(super) stopping: bool,
+    /// Logged out before the store was read: a session that is found there is not taken up, but ended.
+    pub(super) leaving: bool,
     pub(super) waiters: Vec<Waiter>,
     pub(super) generation: u64,
     /// How many refreshes have ended, either way.
@@ -297,6 +302,8 @@ impl Session {
             rereading: None,
             reread: false,
             ending: Ending::Done(false),
+            stopping: false,
+            leaving: false,
             waiters: Vec::new(),
             generation: 0,
             outcomes: 0,
@@ -347,6 +354,7 @@ impl Session {
             self.ended = heirloom.ended;
             self.sync = Sync { writing: false, checking: false, retry_at: None, ..heirloom.sync };
             self.last_asked = heirloom.last_asked;
+            self.leaving = self.live.is_none() && self.sync.pending();
         }
     }
 

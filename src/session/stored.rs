@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::live::Live;
 use super::schedule::{self, Jitter};
-use super::state::{Effect, Ended, Session, StoreState};
+use super::state::{Effect, Ended, Ending, Session, StoreState};
 use super::text;
 use crate::clock::Now;
 use crate::oidc::error::ProviderError;
@@ -22,6 +22,7 @@ impl Session {
             self.compare_stored(result);
             return self.settle(now);
         }
+        let mut effects = Vec::new();
         match result {
             Ok(loaded) => {
                 self.store = StoreState::Loaded;
@@ -31,7 +32,9 @@ impl Session {
                 if loaded.personal_token.is_some() {
                     self.personal = loaded.personal_token;
                 }
+                let leaving = std::mem::take(&mut self.leaving);
                 match loaded.session {
+                    Some(record) if leaving => effects.extend(self.leave(record)),
                     Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
                     Some(record) if self.sync.pending() => self.reconcile(&record, now),
                     _ => {}
@@ -40,13 +43,26 @@ impl Session {
             // What was seen may be over already.
             Err(_) if matches!(self.store, StoreState::Loading { stale: true }) => {
                 self.store = StoreState::Loading { stale: false };
-                let mut effects = vec![Effect::Load];
-                effects.extend(self.settle(now));
-                return effects;
+                effects.push(Effect::Load);
             }
             Err(error) => self.store = StoreState::Closed { error, looked_at: now.boot },
         }
-        self.settle(now)
+        effects.extend(self.settle(now));
+        effects
+    }
+
+    /// Finds what was logged out of before it was known: it is removed, and ended at the provider.
+    fn leave(&mut self, record: SessionRecord) -> Option<Effect> {
+        self.sync.wanted = self.sync.wanted.max(record.sequence) + 1;
+        let ours = record.issuer == self.policy.issuer
+            && record.client_id == self.policy.client_id
+            && record.machine == self.policy.machine;
+        if !ours || !matches!(self.ending, Ending::Done(false)) {
+            return None;
+        }
+        self.ending = Ending::Running;
+        let (refresh_token, client_secret) = (record.refresh_token, self.client_secret.clone());
+        Some(Effect::EndSession { refresh_token, client_secret })
     }
 
     /// Takes a stored session, unless it is another client's or another host's (F9, D13).

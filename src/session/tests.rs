@@ -871,6 +871,68 @@ fn a_logout_during_a_refresh_ends_the_token_that_comes_back() {
     assert_eq!((rig.flag(id), rig.state()), (Some(true), AccountState::LoggedOut));
 }
 
+/// F1: a daemon that was started by the logout itself has not read the keyring yet.
+#[test]
+fn a_logout_before_the_keyring_is_read_ends_the_session_that_is_found_there() {
+    let mut rig = Rig::new(policy());
+    let id = rig.logout();
+    assert!(rig.writes.is_empty() && rig.flag(id).is_none(), "it is read first");
+    rig.load(Ok(stored("canary-r1", 4)));
+    assert_eq!(rig.ends.iter().map(RefreshToken::expose).collect::<Vec<_>>(), ["canary-r1"]);
+    assert!(rig.writes.last().unwrap().1.is_none());
+    let effects = rig.session.ended_at_provider(true, &rig.now);
+    rig.take(effects);
+    assert_eq!((rig.flag(id), rig.state()), (Some(true), AccountState::LoggedOut));
+}
+
+/// Read before the logout, told after it: it must not come to life again.
+#[test]
+fn a_session_that_was_read_before_its_logout_is_not_taken_up_after_it() {
+    let mut rig = Rig::logged_in();
+    rig.now.boot = rig.now.boot.after(secs(301));
+    rig.get();
+    rig.fail(Class::SessionOver);
+    rig.logout();
+    rig.load(Ok(stored("canary-r1", 1)));
+    let id = rig.get();
+    assert_eq!((rig.token(id).as_str(), rig.state()), ("LoginRequired", AccountState::LoggedOut));
+    assert!(rig.writes.last().unwrap().1.is_none(), "and it is removed");
+}
+
+/// F1: a logout by a keyring that hangs is not told as done.
+#[test]
+fn a_logout_whose_keyring_hangs_says_that_the_entry_stays() {
+    let mut rig = Rig::new(policy());
+    let id = rig.logout();
+    rig.wait(15);
+    assert_eq!(rig.token(id), "StoreUnavailable");
+}
+
+/// F1: the refresh on its way is an earlier login's.
+#[test]
+fn a_logout_ends_the_latest_login_though_a_refresh_of_the_one_before_is_on_its_way() {
+    let mut rig = Rig::logged_in();
+    rig.now.boot = rig.now.boot.after(secs(301));
+    rig.get();
+    rig.log_in(300, 1800);
+    rig.logout();
+    assert_eq!(rig.ends.iter().map(RefreshToken::expose).collect::<Vec<_>>(), ["canary-r2"]);
+}
+
+/// N7, O: nothing is tried for a client that was refused, so what lives is handed out.
+#[test]
+fn a_refused_client_is_served_to_the_end_of_its_token() {
+    let mut rig = Rig::logged_in();
+    rig.wait(235);
+    rig.fail(Class::Refused);
+    rig.wait(45);
+    let id = rig.get();
+    assert_eq!((rig.token(id).as_str(), rig.expires_in(id), rig.refreshes), ("canary-a1", 20, 1));
+    rig.wait(20);
+    let id = rig.get();
+    assert_eq!(rig.token(id), "ProviderRefused");
+}
+
 #[test]
 fn a_logout_with_a_locked_keyring_says_so_and_removes_the_item_later() {
     let mut rig = Rig::logged_in();
