@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::gate::{Gate, Offer, Outcome};
-use super::page::Page;
+use super::page::{self, Page};
 use super::peer;
 use crate::clock::Clock;
 use crate::config::{Loopback, ResponseMode};
@@ -193,19 +193,22 @@ impl Site {
     async fn answer(&self, request: Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if host != Some(self.authority.as_str()) || request.headers().get_all(HOST).iter().count() != 1 {
-            return page(&Page::BadRequest("The Host header is not this listener's"));
+            return answer(&Page::BadRequest("The Host header is not this listener's"));
         }
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
-            return with_status(StatusCode::URI_TOO_LONG, page(&Page::BadRequest("The address is too long")));
+            return with_status(
+                StatusCode::URI_TOO_LONG,
+                answer(&Page::BadRequest("The address is too long")),
+            );
         }
         let path = request.uri().path();
         if path != self.path && path != DONE_PATH {
-            return page(&Page::NotFound);
+            return answer(&Page::NotFound);
         }
         let posted = self.mode == ResponseMode::FormPost && path == self.path;
         if request.method() != if posted { Method::POST } else { Method::GET } {
             let why = if posted { "Only POST is answered here" } else { "Only GET is answered here" };
-            return with_status(StatusCode::METHOD_NOT_ALLOWED, page(&Page::BadRequest(why)));
+            return with_status(StatusCode::METHOD_NOT_ALLOWED, answer(&Page::BadRequest(why)));
         }
         if path == DONE_PATH {
             return self.last_page().await;
@@ -213,7 +216,7 @@ impl Site {
         let parameters = if posted {
             match posted_form(request).await {
                 Some(form) => form,
-                None => return page(&Page::BadRequest("The form cannot be read")),
+                None => return answer(&Page::BadRequest("The form cannot be read")),
             }
         } else {
             request.uri().query().unwrap_or_default().to_owned()
@@ -221,11 +224,11 @@ impl Site {
         match self.gate.offer(&parameters) {
             Offer::Stray(why) => {
                 tracing::debug!(why, "a stray request at the callback; the login goes on");
-                page(&Page::Stray)
+                answer(&Page::Stray)
             }
-            Offer::AlreadyUsed => page(&Page::AlreadyUsed),
+            Offer::AlreadyUsed => answer(&Page::AlreadyUsed),
             Offer::Taken => {
-                let mut answer = page(&Page::Stray);
+                let mut answer = answer(&Page::Stray);
                 *answer.body_mut() = Full::default();
                 answer.headers_mut().insert(LOCATION, HeaderValue::from_static(DONE_PATH));
                 with_status(StatusCode::SEE_OTHER, answer)
@@ -236,14 +239,14 @@ impl Site {
     /// Held until the login has ended, so that the page can say how.
     async fn last_page(&self) -> hyper::Response<Full<Bytes>> {
         if !self.gate.is_used() {
-            return page(&Page::NotFound);
+            return answer(&Page::NotFound);
         }
         let mut result = self.result.clone();
         let shown = match result.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
             Err(_) => None,
         };
-        let mut answer = page(&shown.unwrap_or(Page::Stray));
+        let mut answer = answer(&shown.unwrap_or(Page::Stray));
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer
     }
@@ -271,17 +274,15 @@ fn with_status(status: StatusCode, mut answer: hyper::Response<Full<Bytes>>) -> 
     answer
 }
 
-fn page(page: &Page) -> hyper::Response<Full<Bytes>> {
+fn answer(page: &Page) -> hyper::Response<Full<Bytes>> {
     let mut answer = hyper::Response::new(Full::from(page.html()));
     *answer.status_mut() = StatusCode::from_u16(page.status()).unwrap_or(StatusCode::OK);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    let strict = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_str(&page::policy()).unwrap_or(strict));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     answer

@@ -1,5 +1,26 @@
 //! The pages that the browser ends on: static text, everything escaped, nothing loaded.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+/// For light and dark, for a desk and a telephone.
+const STYLE: &str = "\
+:root{--back:#f6f5f4;--card:#fff;--text:#241f31;--soft:#5e5c64;--mark:#77767b}\
+@media(prefers-color-scheme:dark){:root{--back:#1d1d20;--card:#2e2e32;--text:#f6f5f4;--soft:#c0bfbc}}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;background:var(--back);color:var(--text);\
+font:1rem/1.5 system-ui,sans-serif}\
+main{box-sizing:border-box;width:min(30rem,calc(100vw - 2rem));margin:1rem 0;padding:1.75rem 2rem;background:var(--card);\
+border-top:.4rem solid var(--mark);border-radius:.75rem;box-shadow:0 .1rem .6rem #0003}\
+h1{margin:0 0 .75rem;font-size:1.5rem;line-height:1.2}p{margin:.5rem 0;overflow-wrap:anywhere}p:last-child{color:var(--soft)}\
+.good{--mark:#26a269}.part{--mark:#e5a50a}.bad{--mark:#e01b24}";
+
+/// Allows that style and nothing else (Content Security Policy).
+pub(crate) fn policy() -> String {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    format!("default-src 'none'; style-src 'sha256-{hash}'; frame-ancestors 'none'")
+}
+
 /// One of the pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Page {
@@ -48,12 +69,18 @@ impl Page {
             Self::NotFound => ("Not found", "There is nothing here.".to_owned()),
             Self::BadRequest(why) => ("Bad request", format!("{why}.")),
         };
+        let outcome = match self {
+            Self::LoggedIn { .. } => "good",
+            Self::NotSaved { .. } => "part",
+            Self::Denied | Self::AlreadyUsed | Self::Stray | Self::NotFound => "none",
+            Self::Failed(_) | Self::BadRequest(_) => "bad",
+        };
         format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\">\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <meta name=\"color-scheme\" content=\"light dark\">\
-             <title>{title} - bearerd</title></head>\n\
-             <body><h1>{title}</h1><p>{text}</p><p>You can close this window.</p></body></html>\n"
+             <title>{title} - bearerd</title><style>{STYLE}</style></head>\n\
+             <body><main class=\"{outcome}\"><h1>{title}</h1><p>{text}</p><p>You can close this window.</p></main></body></html>\n"
         )
     }
 }

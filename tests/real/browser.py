@@ -58,6 +58,24 @@ class Chromium:
         self.picture("end")
         return driver.title, driver.current_url, driver.find_element(By.TAG_NAME, "body").text
 
+    def press(self, url, button, end):
+        """Opens a page, presses its button of this name, and tells the page at `end`: (title, url, text)."""
+        driver = self._driver
+        driver.get(url)
+        driver.find_element(By.NAME, button).click()
+        WebDriverWait(driver, 40).until(lambda d: d.current_url.endswith(end))
+        return driver.title, driver.current_url, driver.find_element(By.TAG_NAME, "body").text
+
+    def show(self, width, dark):
+        """A window of this width, in light or dark."""
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        size = {"width": width, "height": 560, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def evaluate(self, expression):
+        return self._driver.execute_script(f"return {expression}")
+
     def picture(self, name):
         self._driver.save_screenshot(str(self._pictures / f"{name}.png"))
 
