@@ -114,7 +114,13 @@ async fn log_in<P: Provider>(
     };
     let account = session.account().to_string();
     let subject = granted.subject.clone();
+    let lasting = granted.tokens.refresh_token.is_some();
     let (message, page) = match session.logged_in(granted, asked).await {
+        Ok(_) if !lasting => {
+            let message = "logged in until the access token ends: the provider gave no refresh token; many give one for \
+                           the scope offline_access, or for access_type = \"offline\" in extra_params";
+            (message.to_owned(), Page::LoggedIn { account, subject })
+        }
         Ok(true) => (String::new(), Page::LoggedIn { account, subject }),
         Ok(false) => {
             let why = session.view().message.clone();

@@ -151,28 +151,10 @@ impl Session {
             let too_much = |waiter: &Waiter| matches!(waiter.want, Want::Token { min_validity: Some(min), narrow: None, .. } if settle::exceeds(min, grant.lifetime));
             grant.stretched = flight.stretch || self.waiters.iter().any(too_much);
         }
-        if live.dead_in_row > 0 {
-            let message = text::dead_token(&self.policy.account);
-            let (class, retry) = if live.dead_in_row == 1 {
-                (Class::Malformed, schedule::REFRESH_FLOOR)
-            } else {
-                (Class::Refused, REFUSED_RETRY)
-            };
-            self.trouble = Some(Trouble {
-                class,
-                message,
-                reason: "dead-token",
-                attempts: live.dead_in_row,
-                prompted: true,
-                asks_again: false,
-                retry_at: now.boot.after(retry),
-                not_before: now.boot.after(retry),
-                last_attempt: now.boot,
-            });
-        } else {
-            self.trouble = None;
+        if live.dead_in_row == 0 {
             live.narrow.session_is_well();
         }
+        self.trouble = dead_trouble(live.dead_in_row, now);
         if let Some(old) = old {
             self.remember_old(old);
         }
@@ -295,11 +277,12 @@ impl Session {
         let mut live = Live::from_login(granted.tokens, asked, &self.policy.scope, jitter);
         live.subject = granted.subject;
         live.sub = granted.sub;
+        let trouble = dead_trouble(live.dead_in_row, now);
         self.live = Some(live);
         self.leaving = false;
         self.generation += 1;
         self.ended = None;
-        self.trouble = None;
+        self.trouble = trouble;
         self.reread = false;
         self.rereading = None;
         self.last_refresh = Some(now.boot);
@@ -396,4 +379,24 @@ impl Session {
     pub(super) fn handle_timeout(&mut self, now: &Now) -> Vec<Effect> {
         self.settle(now)
     }
+}
+
+/// Answers that bring access tokens which are over already: asked once more, then left (M4, K21).
+fn dead_trouble(in_row: u32, now: &Now) -> Option<Trouble> {
+    let (class, retry) = match in_row {
+        0 => return None,
+        1 => (Class::Malformed, schedule::REFRESH_FLOOR),
+        _ => (Class::Refused, REFUSED_RETRY),
+    };
+    Some(Trouble {
+        class,
+        message: String::new(),
+        reason: text::DEAD_TOKEN,
+        attempts: in_row,
+        prompted: true,
+        asks_again: false,
+        retry_at: now.boot.after(retry),
+        not_before: now.boot.after(retry),
+        last_attempt: now.boot,
+    })
 }

@@ -126,7 +126,7 @@ impl Live {
         let keep_alive_at = if record.boot_id != boot_id && record.obtained_at > now.wall.as_secs() {
             Some(now.boot)
         } else {
-            lifetime.map(|lifetime| schedule::keep_alive_at(obtained, lifetime, Jitter(0.0)))
+            Some(schedule::keep_alive_at(obtained, lifetime, Jitter(0.0)))
         };
         Self {
             refresh_token: Some(record.refresh_token.clone()),
@@ -151,15 +151,16 @@ impl Live {
         if let Some(scope) = response.scope {
             self.scope = scope;
         }
-        let old = self.grant.take();
         let lifetime = match response.expires_in {
             Lifetime::Over => {
+                // What was there before may live on.
                 self.dead_in_row += 1;
                 return;
             }
             Lifetime::Unknown => None,
             Lifetime::For(lifetime) => Some(lifetime),
         };
+        let old = self.grant.take();
         self.dead_in_row = 0;
         let mut grant = Grant::new(response.access_token, lifetime, asked, jitter);
         grant.last = old.is_some_and(|old| {
@@ -186,10 +187,8 @@ impl Live {
         self.obtained_wall = asked.wall;
         self.lifetime = lifetime.known();
         self.stagnant = elapsed >= STAGNATION_SPAN && stands_still(old_end, self.ends());
-        self.keep_alive_at = match self.lifetime {
-            Some(lifetime) if !self.stagnant => Some(schedule::keep_alive_at(asked.at, lifetime, jitter)),
-            _ => None,
-        };
+        self.keep_alive_at =
+            (!self.stagnant).then(|| schedule::keep_alive_at(asked.at, self.lifetime, jitter));
     }
 
     /// When the provider ends the session unless it is renewed.

@@ -14,6 +14,8 @@ pub(super) const REFRESH_FLOOR: Duration = Duration::from_secs(10);
 pub(super) const HOT: Duration = Duration::from_secs(600);
 /// Taken as the lifetime of an access token that came without one.
 pub(super) const ASSUMED_LIFETIME: Duration = Duration::from_secs(300);
+/// Taken as the life of an idle session whose end nobody states: renewed weekly, for its provider still has one (K6).
+pub(super) const ASSUMED_SESSION: Duration = Duration::from_secs(14 * 86_400);
 /// Two deadlines closer than this are the same one: lifetimes come in whole seconds.
 pub(super) const SAME_DEADLINE: Duration = Duration::from_secs(2);
 /// A refresh that a waiting caller asks for follows the last one by at least this.
@@ -41,8 +43,8 @@ pub(super) fn renew_at(obtained: BootTime, lifetime: Duration, jitter: Jitter) -
 }
 
 /// When the session is renewed though nobody asks: at 0.5 to 0.6 of the refresh token's life.
-pub(super) fn keep_alive_at(obtained: BootTime, lifetime: Duration, jitter: Jitter) -> BootTime {
-    obtained.after(lifetime.mul_f64(jitter.0.mul_add(0.1, 0.5)))
+pub(super) fn keep_alive_at(obtained: BootTime, lifetime: Option<Duration>, jitter: Jitter) -> BootTime {
+    obtained.after(lifetime.unwrap_or(ASSUMED_SESSION).mul_f64(jitter.0.mul_add(0.1, 0.5)))
 }
 
 /// The validity that a caller gets without asking for one.
@@ -134,7 +136,7 @@ mod tests {
             let jitter = Jitter(f64::from(step) / 1000.0);
             let renew = renew_at(at(1000), SEED, jitter);
             assert!(renew >= at(1210) && renew <= at(1240), "{renew:?}");
-            let keep = keep_alive_at(at(1000), Duration::from_secs(1800), jitter);
+            let keep = keep_alive_at(at(1000), Some(Duration::from_secs(1800)), jitter);
             assert!(keep >= at(1900) && keep <= at(2080), "{keep:?}");
         }
     }

@@ -458,8 +458,8 @@ impl Session {
     fn in_trouble(&self, trouble: &Trouble) -> Error {
         let account = &self.policy.account;
         match trouble.class {
-            Class::Refused => Error::ProviderRefused(text::refused(account, &trouble.message)),
-            _ => Error::ProviderUnreachable(text::unreachable(account, &trouble.message)),
+            Class::Refused => Error::ProviderRefused(text::trouble(account, trouble)),
+            _ => Error::ProviderUnreachable(text::trouble(account, trouble)),
         }
     }
 

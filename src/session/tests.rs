@@ -1021,6 +1021,50 @@ fn tokens_that_are_born_dead_are_tried_once_more_and_then_left() {
     assert_eq!(rig.refreshes, 2);
 }
 
+/// K21: a login that brings a dead token is said at once, with what mends it.
+#[test]
+fn a_login_whose_token_is_dead_already_is_no_ready_session() {
+    let mut rig = Rig::with_lifetimes(0, 1800);
+    assert_eq!(rig.state(), AccountState::Offline);
+    let view = rig.session.view(&rig.now);
+    assert_eq!(view.reason, "dead-token");
+    assert!(view.message.ends_with("run: bearerctl logout chaster"), "{}", view.message);
+    rig.wait(11);
+    rig.succeed(300, 1800);
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
+/// N7: a dead answer does not cost the token that still lives.
+#[test]
+fn a_dead_token_does_not_take_a_living_ones_place() {
+    let mut rig = Rig::logged_in();
+    rig.wait(235);
+    assert_eq!(rig.in_flight.len(), 1, "renewed ahead");
+    rig.succeed(0, 1800);
+    let id = rig.get_min(10);
+    assert_eq!(rig.token(id), "canary-a1");
+}
+
+/// K6, N4: nobody states an end, and the provider has one all the same.
+#[test]
+fn a_session_without_a_stated_end_is_renewed_weekly() {
+    let mut rig = Rig::new(policy());
+    rig.load(Ok(secret_only()));
+    let mut tokens = rig.response(300, 1800);
+    tokens.refresh_expires_in = Lifetime::Unknown;
+    let (id, asked) = (rig.id(), Asked::at(&rig.now));
+    let granted = Granted { tokens, sub: "u1".into(), subject: "ayu".into() };
+    let effects = rig.session.logged_in(id, granted, &asked, &rig.now, J);
+    rig.take(effects);
+    rig.wait(700);
+    if !rig.in_flight.is_empty() {
+        rig.succeed(300, 1800);
+    }
+    let due = rig.session.view(&rig.now).next_refresh.unwrap();
+    assert!(due.since(rig.now.boot) > secs(600), "left alone for now");
+    assert!(due.since(rig.now.boot) < secs(9 * 86_400), "and not for ever");
+}
+
 #[test]
 fn a_missing_client_secret_is_named_before_the_provider_is_bothered() {
     let mut rig = Rig::new(policy());

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::error::Error;
+use super::state::Trouble;
 use crate::clock::BootTime;
 use crate::config::Loopback;
 use crate::oidc::error::{Class, ProviderError};
@@ -69,13 +70,13 @@ pub(super) fn timeout(account: &str) -> String {
     format!("the provider of {account:?} has not answered within 15 seconds; the refresh goes on, try again")
 }
 
-pub(super) fn unreachable(account: &str, why: &str) -> String {
+fn unreachable(account: &str, why: &str) -> String {
     format!(
         "the provider of {account:?} cannot be reached: {why}; it is tried again by itself, see: bearerctl status"
     )
 }
 
-pub(super) fn refused(account: &str, why: &str) -> String {
+fn refused(account: &str, why: &str) -> String {
     format!(
         "the provider refused {account:?}: {why}; check client_id and run: bearerctl set-secret {account}"
     )
@@ -122,10 +123,19 @@ pub(super) fn too_many_wishes(account: &str) -> String {
     format!("too many different narrower tokens of {account:?} were asked for; try again in a few seconds")
 }
 
-pub(super) fn dead_token(account: &str) -> String {
-    format!(
-        "the provider issues access tokens that have expired already; end the session there with: bearerctl logout {account}"
-    )
+/// The reason for which neither the network nor the client is to blame.
+pub(super) const DEAD_TOKEN: &str = "dead-token";
+
+/// What a failing refresh means for the user.
+pub(super) fn trouble(account: &str, trouble: &Trouble) -> String {
+    match trouble.class {
+        _ if trouble.reason == DEAD_TOKEN => format!(
+            "the provider of {account:?} issues access tokens that have expired already, as some do near the end of a \
+             session of theirs; end that, then log in again; run: bearerctl logout {account}"
+        ),
+        Class::Refused => refused(account, &trouble.message),
+        _ => unreachable(account, &trouble.message),
+    }
 }
 
 pub(super) fn store_closed(account: &str, error: &StoreError) -> Error {

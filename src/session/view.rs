@@ -116,7 +116,7 @@ impl Session {
         }
         let trouble = self.trouble.as_ref();
         if let Some(trouble) = trouble.filter(|trouble| trouble.class == Class::Refused) {
-            return (AccountState::Refused, trouble.reason, text::refused(account, &trouble.message));
+            return (AccountState::Refused, trouble.reason, text::trouble(account, trouble));
         }
         if let Some(ended) = &self.ended {
             let state = if ended.by_provider { AccountState::Expired } else { AccountState::LoggedOut };
@@ -132,7 +132,7 @@ impl Session {
             return (AccountState::Expired, "no-refresh-token", text::no_refresh_token(account));
         }
         if let Some(trouble) = trouble {
-            return (AccountState::Offline, trouble.reason, text::unreachable(account, &trouble.message));
+            return (AccountState::Offline, trouble.reason, text::trouble(account, trouble));
         }
         if self.sync.pending() && self.held_until.is_none() {
             let (reason, error) = match &self.sync.error {
