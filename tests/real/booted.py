@@ -1,5 +1,6 @@
 """A small Debian, booted: systemd, journald, and the lingering user carol with a manager and bus of her own; also dave."""
 
+import contextlib
 import base64
 import json
 import os
@@ -87,8 +88,10 @@ class Booted:
         # setpriv has become nspawn by now: same pid.
         children = pathlib.Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
         for child in children:
-            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                return int(child)
+            # nspawn's own helpers come and go meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    return int(child)
         return None
 
     # --- inside

@@ -247,8 +247,9 @@ class Session:
         """Everything that this session's daemon has had to keep to itself."""
         secrets = self._handed_out | {realm.SECRET} | (self.relay.secrets() if self.relay else set())
         for _, stored in self.keyring.items() if self.keyring.locked() is False else []:
+            # An item may be taken away between the listing and the look at it.
             with contextlib.suppress(ValueError, AttributeError):
-                record = json.loads(stored)
+                record = json.loads(stored or "")
                 secrets |= {
                     value for key, value in record.items() if "token" in key and isinstance(value, str) and value
                 }

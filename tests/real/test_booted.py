@@ -60,7 +60,7 @@ def the_readmes_own_commands_install_it_below_home(prepared, binaries, tmp_path)
         assert machine.show(UNIT, "ActiveState") == "active"
         machine.run("systemctl", "--user", "reload", UNIT, check=True)
         doctor = machine.shell("PATH=~/.local/bin:$PATH bearerctl doctor").stdout
-        for fine in ("ok    activation file", "ok    unit: enabled", "ok    bearerd answers"):
+        for fine in ("ok    activation: ", "ok    unit: enabled", "ok    bearerd: it answers"):
             assert fine in doctor, doctor
 
         again = machine.shell("~/.local/bin/bearerctl setup", check=True).stderr
