@@ -21,10 +21,10 @@ use crate::oidc::http::Http;
 
 const SECRETS: &str = "org.freedesktop.secrets";
 /// ID tokens are refused when the clocks are further apart.
-const MOST_SKEW: u64 = 600;
+pub(super) const MOST_SKEW: u64 = 600;
 
 /// What a check found, and the command that mends it.
-struct Finding {
+pub(super) struct Finding {
     verdict: Verdict,
     text: String,
     fix: Option<String>,
@@ -67,15 +67,15 @@ impl Finding {
     }
 }
 
-fn fine(text: impl Into<String>) -> Finding {
+pub(super) fn fine(text: impl Into<String>) -> Finding {
     Finding { verdict: Verdict::Fine, text: text.into(), fix: None }
 }
 
-fn note(text: impl Into<String>) -> Finding {
+pub(super) fn note(text: impl Into<String>) -> Finding {
     Finding { verdict: Verdict::Note, text: text.into(), fix: None }
 }
 
-fn wrong(text: impl Into<String>) -> Finding {
+pub(super) fn wrong(text: impl Into<String>) -> Finding {
     Finding { verdict: Verdict::Wrong, text: text.into(), fix: None }
 }
 
@@ -159,6 +159,20 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
             tell(provider(name.as_str(), oauth, &clock).await);
         }
     }
+    conclude(&findings, json)
+}
+
+/// Prints these findings; fails when something is wrong.
+pub(super) fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
+    if !json {
+        for finding in findings {
+            output::data(&finding.line());
+        }
+    }
+    conclude(findings, json)
+}
+
+fn conclude(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if json {
         output::data(&findings.iter().map(Finding::object).collect::<Json>().to_string());
     }
@@ -292,7 +306,7 @@ async fn keyring(connection: &zbus::Connection) -> Finding {
     }
 }
 
-fn redirect(redirect: &RedirectUri) -> String {
+pub(super) fn redirect(redirect: &RedirectUri) -> String {
     match redirect {
         RedirectUri::Loopback(loopback) => match loopback.port {
             Some(port) => format!("http://{}:{port}{}", loopback.host, loopback.path),

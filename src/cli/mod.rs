@@ -1,6 +1,6 @@
 //! `bearerctl`: the contract for people and shell scripts. Data goes to stdout, everything else to stderr.
 //!
-//! **Invariant:** talks D-Bus only, `doctor` and `setup` apart, which are for a bearerd that can't be talked
+//! **Invariant:** talks D-Bus only, `doctor`, `setup` and `add` apart, which are for a bearerd that can't be talked
 //! to; no token or secret is ever an argument.
 
 use std::ffi::OsString;
@@ -16,13 +16,16 @@ use broker::Broker;
 use failure::Failure;
 
 mod adapters;
+mod add;
 mod broker;
 mod browser;
 mod direct;
 mod doctor;
+mod doctor_account;
 mod failure;
 mod login;
 mod manual;
+mod metadata;
 mod output;
 mod secret_input;
 mod setup;
@@ -60,8 +63,12 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Add an account: looks at what its provider offers, writes a commented file, and logs in.
+    Add(add::Wanted),
     /// Check everything that has to be right, and say what to do about the rest.
     Doctor {
+        /// Look at this account and its provider alone, and closer.
+        account: Option<String>,
         /// A list of findings: check, verdict (ok, note, wrong), text, fix.
         #[arg(long)]
         json: bool,
@@ -213,7 +220,9 @@ async fn run(command: Command) -> Result<u8, Failure> {
             let broker = Broker::connect().await?;
             return adapters::exec(&broker, &name(account), &command, env).await;
         }
-        Command::Doctor { json } => doctor::examine(json).await,
+        Command::Add(wanted) => add::add(wanted).await,
+        Command::Doctor { account: None, json } => doctor::examine(json).await,
+        Command::Doctor { account: Some(account), json } => doctor_account::examine(&account, json).await,
         Command::Setup { remove: false } => setup::install().await,
         Command::Setup { remove: true } => setup::remove().await,
         Command::Completions { shell } => manual::completions(shell),

@@ -32,6 +32,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "pkce",
     "iss",
     "extra_params",
+    "scope_on_refresh",
     "keep_alive",
     "audience_by",
     "min_validity",
@@ -195,6 +196,7 @@ fn read_oauth<'a>(
         })?,
         pkce: flag("pkce", true)?,
         extra_params: extra_params(layers)?,
+        scope_on_refresh: flag("scope_on_refresh", false)?,
         keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {
             field.word(&[("always", KeepAlive::Always), ("when-used", KeepAlive::WhenUsed)])
         })?,
@@ -231,6 +233,11 @@ fn endpoints<'a>(
                 .map_err(|why| place.error(&format!("has an issuer that is no URL: {why}")))?;
             let discovered = DiscoveredEndpoints { issuer: url, authorization, token, revocation, jwks };
             return Ok((Endpoints::Discovered(Box::new(discovered)), Some(issuer.to_owned())));
+        }
+        (..) if layers.preset.is_some() => {
+            return Err(place.error(
+                "needs `issuer`, the address of your server: its preset fits many; see docs/providers.md",
+            ));
         }
         (..) => {
             return Err(place
@@ -345,14 +352,17 @@ fn profile(layers: &Layers<'_>) -> Result<Option<Profile>, ConfigError> {
     Ok(Some(Profile { url, name: pointer.to_owned() }))
 }
 
+/// The preset's, and the account's over them.
 fn extra_params(layers: &Layers<'_>) -> Result<BTreeMap<String, String>, ConfigError> {
-    let Some(field) = layers.get("extra_params") else { return Ok(BTreeMap::new()) };
     let mut parameters = BTreeMap::new();
-    for (name, _, value) in field.table()?.iter() {
-        if RESERVED_PARAMETERS.contains(&name) {
-            return Err(value.error("is a parameter that bearerd sets itself; remove it"));
+    let preset = layers.preset.and_then(|preset| preset.get("extra_params"));
+    for field in preset.into_iter().chain(layers.own.get("extra_params")) {
+        for (name, _, value) in field.table()?.iter() {
+            if RESERVED_PARAMETERS.contains(&name) {
+                return Err(value.error("is a parameter that bearerd sets itself; remove it"));
+            }
+            parameters.insert(name.to_owned(), value.string()?.to_owned());
         }
-        parameters.insert(name.to_owned(), value.string()?.to_owned());
     }
     Ok(parameters)
 }

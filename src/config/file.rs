@@ -65,6 +65,11 @@ impl Document {
         Self { path: format!("(built in) {name}").into(), text: text.to_owned(), exposed: true }
     }
 
+    /// A text that is to become a private file.
+    pub(super) fn draft(path: &Path, text: &str) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned(), exposed: false }
+    }
+
     pub(super) fn table(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
         DeTable::parse(&self.text).map_err(|error| {
             // The library's own rendering would quote the line.

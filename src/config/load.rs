@@ -10,7 +10,19 @@ use super::{AccountConfig, Config};
 use crate::account::AccountName;
 
 /// The built-in presets.
-const PRESETS: &[(&str, &str)] = &[("chaster", include_str!("../../presets/chaster.toml"))];
+pub(super) const PRESETS: &[(&str, &str)] = &[
+    ("auth0", include_str!("../../presets/auth0.toml")),
+    ("chaster", include_str!("../../presets/chaster.toml")),
+    ("discord", include_str!("../../presets/discord.toml")),
+    ("github", include_str!("../../presets/github.toml")),
+    ("github-app", include_str!("../../presets/github-app.toml")),
+    ("gitlab", include_str!("../../presets/gitlab.toml")),
+    ("google", include_str!("../../presets/google.toml")),
+    ("keycloak", include_str!("../../presets/keycloak.toml")),
+    ("microsoft", include_str!("../../presets/microsoft.toml")),
+    ("okta", include_str!("../../presets/okta.toml")),
+    ("spotify", include_str!("../../presets/spotify.toml")),
+];
 const TOP_LEVEL_KEYS: &[&str] = &["default_account", "accounts"];
 const MAX_ACCOUNTS: usize = 10_000;
 
@@ -129,6 +141,29 @@ impl Config {
             self.accounts.insert(name, account);
         }
         Ok(())
+    }
+
+    /// Reads a text as the only file of `accounts.d`, before it is one.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn read_draft(dirs: &ConfigDirs, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let presets = presets(dirs)?;
+        let document = Document::draft(path, text);
+        let table = document.table()?;
+        let fields = Fields::new(&document, table.get_ref());
+        fields.only(&["accounts"])?;
+        config.take_accounts(&fields, &presets, dirs, &mut BTreeMap::new())?;
+        Ok(config)
+    }
+
+    /// The names of all presets.
+    ///
+    /// # Errors
+    /// When one of them is wrong, with file, line and key.
+    pub fn preset_names(dirs: &ConfigDirs) -> Result<Vec<String>, ConfigError> {
+        Ok(presets(dirs)?.into_keys().collect())
     }
 
     /// The account of that name; "" is the default account, else the only one.

@@ -75,6 +75,8 @@ pub struct OAuthConfig {
     pub pkce: bool,
     /// Added to the authorization request; never a reserved name.
     pub extra_params: BTreeMap<String, String>,
+    /// A refresh repeats the scopes (RFC 6749 section 6 lets it leave them out, some providers do not).
+    pub scope_on_refresh: bool,
     pub keep_alive: KeepAlive,
     /// `None`: callers cannot ask for an audience.
     pub audience_by: Option<AudienceBy>,

@@ -237,7 +237,7 @@ fn each_complaint_names_file_line_key_and_remedy() {
         ),
         (
             "[accounts.a]\nprovider = \"chastr\"".to_owned(),
-            "config.toml:2: `provider` names no preset; known: chaster; did you mean \"chaster\"?",
+            "config.toml:2: `provider` names no preset; known: auth0, chaster, discord, github, github-app, gitlab, google, keycloak, microsoft, okta, spotify; did you mean \"chaster\"?",
         ),
         (
             "[accounts.a]\nprovider = \"chaster\"".to_owned(),
@@ -292,6 +292,41 @@ fn secret_files_may_be_credentials_or_below_home() {
             matches!(oauth(&config, "a").client_secret, SecretSource::File(path) if path == Path::new(expected))
         );
     }
+}
+
+/// L: each built-in preset is read with no more than an issuer, and says where it is from and whether it was tried.
+#[test]
+fn every_preset_is_complete_and_names_its_source() {
+    for (name, text) in load::PRESETS {
+        let issuer = if text.contains("_endpoint = ") || text.contains("\nissuer = ") {
+            ""
+        } else {
+            let complaint =
+                Files::with(&format!("[accounts.a]\nprovider = \"{name}\"\nclient_id = \"x\"\n")).complaint();
+            assert!(complaint.contains("needs `issuer`, the address of your server"), "{name}: {complaint}");
+            "issuer = \"https://id.example.org/\"\n"
+        };
+        let files = Files::with(&format!("[accounts.a]\nprovider = \"{name}\"\nclient_id = \"x\"\n{issuer}"));
+        let config = files.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(config.accounts["a"].provider, *name);
+        let comment = text.replace("\n# ", " ");
+        assert!(comment.contains(" Source: ") && comment.contains("tried against"), "{name}");
+    }
+}
+
+/// A13, L1: an account adds parameters to its preset's, and wins where both have one.
+#[test]
+fn an_accounts_extra_parameters_are_added_to_its_presets() {
+    let files = Files::with(
+        "[accounts.a]\nprovider = \"google\"\nclient_id = \"x\"\n\
+         extra_params = { hd = \"example.org\", prompt = \"select_account consent\" }\n",
+    );
+    let parameters = oauth(&files.load().unwrap(), "a").extra_params;
+    let parameters: Vec<(&str, &str)> = parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        parameters,
+        [("access_type", "offline"), ("hd", "example.org"), ("prompt", "select_account consent")]
+    );
 }
 
 #[test]

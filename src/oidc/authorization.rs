@@ -178,6 +178,7 @@ mod tests {
             response_mode: ResponseMode::Query,
             pkce: true,
             extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
+            scope_on_refresh: false,
             keep_alive: KeepAlive::Always,
             audience_by: None,
             min_validity: None,

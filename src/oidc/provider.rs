@@ -189,6 +189,11 @@ impl Provider for OAuthProvider {
         }
         let answer = self.post(&endpoints, &endpoints.token, form, stored_secret, http::CALL_TIMEOUT).await?;
         let tokens = token::read_answer(&answer).map_err(|error| self.explain(error))?;
+        tracing::info!(
+            members = token::contents(&answer),
+            client_id = self.config.client_id,
+            "a login's token answer"
+        );
         let identity = self.identity(&endpoints, &tokens, exchange.nonce.as_deref(), answer.date).await?;
         let subject = self.name(&endpoints, &tokens.access_token, identity.as_ref()).await;
         let sub = identity.map(|identity| identity.sub).unwrap_or_default();
@@ -199,6 +204,7 @@ impl Provider for OAuthProvider {
         let RefreshRequest { refresh_token, stored_secret, sub, narrow } = request;
         let endpoints = self.resolver.endpoints().await?;
         let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let scopes = self.config.scopes.join(" ");
         if let Some(narrow) = &narrow {
             let wish =
                 [("scope", &narrow.scope), ("audience", &narrow.audience), ("resource", &narrow.resource)];
@@ -207,6 +213,8 @@ impl Provider for OAuthProvider {
                     .iter()
                     .filter(|(_, value)| !value.is_empty()),
             );
+        } else if self.config.scope_on_refresh {
+            form.push(("scope", &scopes));
         }
         let answer =
             self.post(&endpoints, &endpoints.token, form, stored_secret, http::REFRESH_TIMEOUT).await?;

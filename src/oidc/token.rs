@@ -12,6 +12,9 @@ use crate::tokens::{Lifetime, TokenResponse};
 /// Lifetimes are cut to this: timers need no more.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// An answer has about ten.
+const MOST_MEMBERS: usize = 40;
+
 /// An HTTP answer, body read to its end.
 pub struct HttpAnswer {
     pub status: u16,
@@ -111,14 +114,38 @@ pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> 
     })
 }
 
+/// What an answer holds, without any of it: the names of its members, and the numbers of those that are
+/// lifetimes. For diagnosis.
+#[must_use]
+pub fn contents(answer: &HttpAnswer) -> String {
+    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(&answer.body) else {
+        return "no JSON object".to_owned();
+    };
+    let described = members.iter().take(MOST_MEMBERS).map(|(name, value)| match lifetime(value) {
+        Lifetime::For(time) if name.ends_with("_in") => format!("{}={} s", clean(name), time.as_secs()),
+        Lifetime::Over if name.ends_with("_in") => format!("{}=0 or less", clean(name)),
+        _ => clean(name),
+    });
+    described.collect::<Vec<_>>().join(", ")
+}
+
 /// What a failed token request means, from the OAuth `error` code and the status; never from the
 /// description, whose words change with the provider's version.
 #[must_use]
 pub fn classify(code: Option<&str>, status: u16) -> Class {
     match (code, by_status(status)) {
-        (Some("invalid_grant" | "interaction_required" | "login_required" | "consent_required"), _) => {
-            Class::SessionOver
-        }
+        // The last two are GitHub's names for a code and a refresh token that are no longer good.
+        (
+            Some(
+                "invalid_grant"
+                | "interaction_required"
+                | "login_required"
+                | "consent_required"
+                | "bad_verification_code"
+                | "bad_refresh_token",
+            ),
+            _,
+        ) => Class::SessionOver,
         (_, Some(class)) => class,
         (Some("temporarily_unavailable" | "server_error" | "slow_down"), None) => Class::Unreachable,
         (Some(_), None) => Class::Refused,
@@ -222,6 +249,10 @@ mod tests {
             (400, error("invalid_grant"), Class::SessionOver),
             (401, error("invalid_grant"), Class::SessionOver),
             (200, error("invalid_grant"), Class::SessionOver),
+            // L5.
+            (200, error("bad_refresh_token"), Class::SessionOver),
+            (200, error("bad_verification_code"), Class::SessionOver),
+            (200, error("incorrect_client_credentials"), Class::Refused),
             (400, error("interaction_required"), Class::SessionOver),
             (400, error("login_required"), Class::SessionOver),
             (400, error("consent_required"), Class::SessionOver),
@@ -351,6 +382,18 @@ mod tests {
         assert_eq!(read(r#"{"access_token":"a","scope":"b"}"#).scope.as_deref(), Some("b"));
         assert_eq!(read(r#"{"access_token":"a"}"#).scope, None);
         assert_eq!(read(r#"{"access_token":"a","access_token":"b"}"#).access_token.expose(), "b");
+    }
+
+    /// Only names and lifetimes are told, whatever the members hold.
+    #[test]
+    fn an_answers_contents_are_told_without_its_values() {
+        let body = r#"{"access_token":"canary-a","expires_in":"300","refresh_expires_in":0,
+            "refresh_token":"canary-r","note_in":"canary-n","scope":"profile"}"#;
+        assert_eq!(
+            contents(&json(200, body)),
+            "access_token, expires_in=300 s, note_in, refresh_expires_in=0 or less, refresh_token, scope"
+        );
+        assert_eq!(contents(&json(200, "<html>canary</html>")), "no JSON object");
     }
 
     /// M8: what can still be saved is saved.

@@ -133,6 +133,7 @@ fn config() -> OAuthConfig {
         response_mode: ResponseMode::Query,
         pkce: true,
         extra_params: std::collections::BTreeMap::new(),
+        scope_on_refresh: false,
         keep_alive: KeepAlive::Always,
         audience_by: None,
         min_validity: None,

@@ -1,5 +1,6 @@
 //! The one integration test binary.
 
+mod add;
 mod attention;
 mod cli;
 mod client;
@@ -9,6 +10,7 @@ mod lifecycle;
 mod login;
 mod narrow;
 mod oidc;
+mod presets;
 mod refresh;
 mod sandbox;
 mod store;

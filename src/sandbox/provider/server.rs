@@ -310,7 +310,9 @@ fn profile(shared: &Shared, seen: &Seen) -> Response<Body> {
     let now = shared.clock.now();
     let state = shared.state();
     let (status, body) = match state.sessions.user_of(token, &now) {
-        Some(user) => (StatusCode::OK, json!({ "username": user, "name": user })),
+        Some(user) => {
+            (StatusCode::OK, json!({ "username": user, "name": user, "login": user, "display_name": user }))
+        }
         None => (StatusCode::UNAUTHORIZED, json!({ "error": "invalid_token" })),
     };
     response(status, "application/json", body.to_string().into())

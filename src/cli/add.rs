@@ -1,0 +1,251 @@
+//! `bearerctl add`: a new account, from what its provider says about itself to the first login.
+//!
+//! **Invariant:** no file is ever overwritten, and none is written that the daemon would not read.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use super::broker::Broker;
+use super::failure::Failure;
+use super::metadata::{self, Found, Missing};
+use super::{doctor, login, output, secret_input};
+use crate::account::AccountName;
+use crate::config::{ClientAuth, Config, ConfigDirs, Endpoints, OAuthConfig, Source};
+use crate::oidc::http::Http;
+
+/// Proposed where the provider knows them and nothing else is said.
+const PROPOSED_SCOPES: [&str; 2] = ["openid", "profile"];
+
+#[derive(Clone, clap::Args)]
+pub(super) struct Wanted {
+    /// What to call it.
+    name: String,
+    /// A preset, such as google; several need the issuer too.
+    #[arg(long, value_name = "PRESET")]
+    provider: Option<String>,
+    /// The provider's address; everything else is discovered from it.
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// As registered at the provider.
+    #[arg(long)]
+    client_id: Option<String>,
+    /// What to ask for; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// The client was registered without a secret.
+    #[arg(long)]
+    public: bool,
+    /// Where the browser comes back, if the provider wants it with a certain port or path.
+    #[arg(long, value_name = "URL")]
+    redirect_uri: Option<String>,
+    /// Log in at once; a client secret is asked for, or read from stdin.
+    #[arg(long)]
+    login: bool,
+}
+
+/// Looks, proposes, writes, and logs in.
+pub(super) async fn add(mut wanted: Wanted) -> Result<(), Failure> {
+    let asking = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let dirs = ConfigDirs::from_env();
+    AccountName::parse(&wanted.name).map_err(|why| Failure::usage(why.to_string()))?;
+    let config = Config::load(&dirs)
+        .map_err(|error| Failure::failed(format!("{error}; correct that first, then add the account")))?;
+    let path = dirs.user.join("accounts.d").join(format!("{}.toml", wanted.name));
+    if config.accounts.contains_key(wanted.name.as_str()) || path.exists() {
+        return Err(Failure::usage(format!(
+            "there is an account or a file of that name already ({}); choose another name",
+            path.display()
+        )));
+    }
+    let presets = Config::preset_names(&dirs).map_err(|error| Failure::failed(error.to_string()))?;
+    if wanted.provider.is_none() && wanted.issuer.is_none() {
+        let hint = format!("a preset ({}) or an issuer's URL", presets.join(", "));
+        let answer = ask(asking, &hint, "--provider or --issuer").await?;
+        let place = if answer.contains("://") { &mut wanted.issuer } else { &mut wanted.provider };
+        *place = Some(answer);
+    }
+    // Everything but the client id can be checked before anybody has to register anything.
+    let mut draft = draft(&dirs, &path, &wanted, None)?;
+    if wanted.issuer.is_none() && draft.is_none() {
+        wanted.issuer = Some(ask(asking, "the issuer's URL: this preset fits many", "--issuer").await?);
+        draft = self::draft(&dirs, &path, &wanted, None)?;
+    }
+    let draft = draft.ok_or_else(|| Failure::usage("the preset needs an issuer; give --issuer"))?;
+    let found = look(&draft).await?;
+    output::note(&format!("register at the provider: {}", doctor::redirect(&draft.redirect)));
+    if wanted.client_id.is_none() {
+        wanted.client_id =
+            Some(ask(asking, "the client id that it was registered under", "--client-id").await?);
+    }
+    if wanted.scopes.is_empty() {
+        let proposed = propose(&draft, found.as_ref());
+        let hint = format!("scopes, separated by spaces [{}]", proposed.join(" "));
+        let answer = if asking { read_line(&hint).await? } else { String::new() };
+        wanted.scopes =
+            if answer.is_empty() { proposed } else { answer.split(' ').map(str::to_owned).collect() };
+    }
+    let discovered = found.as_ref().and_then(|found| found.metadata.client_auth);
+    let public = wanted.public || draft.client_auth.or(discovered) == Some(ClientAuth::None);
+    let text = file(&wanted, &draft, found.as_ref());
+    if self::draft(&dirs, &path, &wanted, Some(&text))?.is_none() {
+        return Err(Failure::failed("the account needs an issuer; give --issuer"));
+    }
+    write(&path, &text)?;
+    output::note(&format!("wrote {}", path.display()));
+
+    let name = &wanted.name;
+    let next = |steps: &str| Failure::failed(format!("the account is written; next: {steps}"));
+    let broker = Broker::connect().await?;
+    broker
+        .root
+        .reload()
+        .await
+        .map_err(|error| next(&format!("bearerctl reload ({})", Failure::from(error))))?;
+    let log_in = wanted.login || asking && !read_line("log in now? [Y/n]").await?.starts_with(['n', 'N']);
+    if !log_in {
+        let secret = if public { String::new() } else { format!("bearerctl set-secret {name}, then ") };
+        output::note(&format!("next: {secret}bearerctl login {name}"));
+        return Ok(());
+    }
+    if !public {
+        let fd = secret_input::read(&format!("client secret for {name:?}"), false).await?;
+        broker.root.set_client_secret(name, fd.into()).await?;
+    }
+    let account = name.clone();
+    let wanted = login::Wanted { account, browser: true, paste: false, force: false, timeout: None };
+    login::log_in(&broker, wanted).await
+}
+
+/// The account as the daemon will read it; `None` while the preset lacks its issuer.
+fn draft(
+    dirs: &ConfigDirs,
+    path: &Path,
+    wanted: &Wanted,
+    text: Option<&str>,
+) -> Result<Option<OAuthConfig>, Failure> {
+    let placeholder = Wanted { client_id: Some("placeholder".to_owned()), ..wanted.clone() };
+    let text = text.map_or_else(|| keys(&placeholder), str::to_owned);
+    let config = match Config::read_draft(dirs, path, &text) {
+        Ok(config) => config,
+        Err(error) if wanted.issuer.is_none() && error.message.contains("needs `issuer`") => return Ok(None),
+        Err(error) => return Err(Failure::usage(error.message)),
+    };
+    let account = config.accounts.into_values().next();
+    Ok(account.and_then(|account| match &account.source {
+        Source::OAuth(oauth) => Some(oauth.as_ref().clone()),
+        Source::Personal => None,
+    }))
+}
+
+/// Fetches and shows what the provider offers; nothing for endpoints that are known without it.
+async fn look(draft: &OAuthConfig) -> Result<Option<Found>, Failure> {
+    let (Endpoints::Discovered(_), Some(issuer)) = (&draft.endpoints, &draft.issuer) else { return Ok(None) };
+    match metadata::fetch(&Http::new(None), issuer).await {
+        Ok(found) => {
+            output::note(&format!("{issuer} offers"));
+            for line in found.offers() {
+                output::note(&format!("  {line}"));
+            }
+            Ok(Some(found))
+        }
+        Err(Missing::Unreachable(why)) => Err(Failure::retry(format!(
+            "{issuer} cannot be reached: {why}; nothing was written: check --issuer, or try again later"
+        ))),
+        Err(Missing::Unusable(why)) => {
+            Err(Failure::usage(format!("{issuer}: {why}; nothing was written: give another --issuer")))
+        }
+    }
+}
+
+fn propose(draft: &OAuthConfig, found: Option<&Found>) -> Vec<String> {
+    if !draft.scopes.is_empty() || found.is_none() {
+        return draft.scopes.clone();
+    }
+    let known = found.and_then(|found| found.list("scopes_supported"));
+    let wanted = PROPOSED_SCOPES
+        .iter()
+        .filter(|scope| known.as_ref().is_none_or(|known| known.iter().any(|known| known == *scope)));
+    wanted.map(|&scope| scope.to_owned()).collect()
+}
+
+/// The account's table. JSON's strings and lists are TOML's.
+fn keys(wanted: &Wanted) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut text = format!("[accounts.{}]\n", quoted(&wanted.name));
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(text, "{key} = {value}");
+    };
+    for (key, value) in [
+        ("provider", &wanted.provider),
+        ("issuer", &wanted.issuer),
+        ("client_id", &wanted.client_id),
+        ("redirect_uri", &wanted.redirect_uri),
+    ] {
+        if let Some(value) = value {
+            line(key, quoted(value));
+        }
+    }
+    if wanted.public {
+        line("client_auth", quoted("none"));
+    }
+    if !wanted.scopes.is_empty() {
+        line("scopes", serde_json::Value::from(wanted.scopes.clone()).to_string());
+    }
+    text
+}
+
+/// The whole file, with what a reader will want to know.
+fn file(wanted: &Wanted, draft: &OAuthConfig, found: Option<&Found>) -> String {
+    let mut text = format!(
+        "# Written by: bearerctl add. After a change: bearerctl reload. All keys: docs/configuration.md\n\
+         # To be registered at the provider: {}\n",
+        doctor::redirect(&draft.redirect)
+    );
+    if let Some(found) = found {
+        text.push_str("#\n# What the provider offered then:\n");
+        for line in found.offers() {
+            let _ = writeln!(text, "#   {line}");
+        }
+    }
+    format!("{text}\n{}", keys(wanted))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
+    }
+    let mut file =
+        std::fs::File::options().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+    file.write_all(text.as_bytes()).map_err(cannot)
+}
+
+/// An answer from the terminal; without one, the flag that is missing.
+async fn ask(asking: bool, what: &str, flag: &str) -> Result<String, Failure> {
+    if !asking {
+        return Err(Failure::usage(format!("give {flag}: {what}")));
+    }
+    let answer = read_line(what).await?;
+    if answer.is_empty() {
+        Err(Failure::usage(format!("nothing was typed; give {flag}: {what}")))
+    } else {
+        Ok(answer)
+    }
+}
+
+async fn read_line(what: &str) -> Result<String, Failure> {
+    let _ = write!(std::io::stderr().lock(), "{what}: ");
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line.trim().to_owned())
+    });
+    tokio::select! {
+        line = read => match line {
+            Ok(Ok(line)) => Ok(line),
+            _ => Err(Failure::usage("the terminal cannot be read; give everything as flags")),
+        },
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+    }
+}
