@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use zbus::Connection;
 use zbus::fdo::{self, RequestNameFlags, RequestNameReply};
 
+use crate::access::Access;
 use crate::accounts::Accounts;
 use crate::bus::direct::Direct;
 use crate::bus::{self, Bus, LogControl};
@@ -66,8 +67,11 @@ pub async fn run(
     let store = SecretServiceStore::new(connection.clone());
     let records = Records::new(dirs.state.clone(), vault);
     let runtime = dirs.runtime.clone();
+    let access = Arc::new(Access::new(clock.clone(), &dirs.state));
     let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store, records));
-    let bus = Bus::serve(connection.clone(), Arc::clone(&accounts), LogControl::new(levels)).await?;
+    let serve =
+        Bus::serve(connection.clone(), Arc::clone(&accounts), Arc::clone(&access), LogControl::new(levels));
+    let bus = serve.await?;
     let losses = fdo::DBusProxy::new(&connection).await?.receive_name_lost_with_args(&[(0, bus::NAME)]).await;
     let mut losses = losses?;
     own_name(&connection).await?;
@@ -117,6 +121,7 @@ pub async fn run(
     let _ = connection.release_name(bus::NAME).await;
     drop(direct);
     accounts.stop().await;
+    access.close();
     end
 }
 

@@ -37,6 +37,7 @@
 //!   `discovery::read` are pure).
 //! - [`store`]: the Secret Service and memory, behind one trait.
 //! - [`login`]: attempts, the loopback listener, the code flow.
+//! - [`access`]: who asks, who may, and what came of it.
 //! - [`config`], [`accounts`]: what is configured, and what a reload makes of it.
 //! - [`client`]: the contract from the other side, for programs; all that is there without the feature `daemon`.
 //! - [`bus`]: the D-Bus objects, on the bus and at the direct socket. [`cli`]: `bearerctl`, which uses none of the above but `bus`' proxies;
@@ -73,6 +74,7 @@
 //! libraries stay at `warn`, whatever level is asked for.
 
 #[cfg(feature = "daemon")]
+pub mod access;
 pub mod account;
 #[cfg(feature = "daemon")]
 pub mod accounts;

@@ -4,24 +4,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use zbus::interface;
+use zbus::message::Header;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use super::error::Error;
 use super::notifications::Told;
+use super::peer::Door;
 use super::{ACCOUNT_INTERFACE, Bus, login_path, no_path};
+use crate::access::log::Event;
 use crate::accounts::Account as Configured;
-use crate::clock::{BootTime, Clock, Now};
+use crate::clock::{BootTime, Now};
 use crate::config::Source;
 use crate::session::Published;
 
 pub(super) struct Account {
+    bus: Arc<Bus>,
     account: Arc<Configured>,
-    clock: Clock,
 }
 
 impl Account {
-    pub(super) fn new(account: Arc<Configured>, clock: Clock) -> Self {
-        Self { account, clock }
+    pub(super) fn new(bus: Arc<Bus>, account: Arc<Configured>) -> Self {
+        Self { bus, account }
     }
 
     fn published(&self) -> Published {
@@ -29,7 +32,7 @@ impl Account {
     }
 
     fn seconds(&self, deadline: Option<BootTime>) -> u64 {
-        seconds(&self.clock.now(), deadline)
+        seconds(&self.bus.clock().now(), deadline)
     }
 }
 
@@ -49,8 +52,9 @@ fn login_attempt(published: &Published) -> OwnedObjectPath {
 #[interface(name = "org.bearerd.Broker1.Account", introspection_docs = true)]
 impl Account {
     /// Refreshes the access token now; rate limited.
-    async fn refresh(&self) -> Result<(), Error> {
-        Ok(self.account.session.refresh().await?)
+    async fn refresh(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let permit = self.bus.gate.permit(&Door::Bus, &header, &self.account.config, Event::Refresh).await?;
+        permit.run(self.account.session.refresh()).await
     }
 
     /// As configured; the object's path encodes it.

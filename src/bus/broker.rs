@@ -9,9 +9,11 @@ use zbus::message::Header;
 use zbus::zvariant::{OwnedFd, OwnedObjectPath, OwnedValue, Value};
 
 use super::error::Error;
+use super::gate::Permit;
 use super::options::Options;
 use super::peer::{Call, Door, InFlight};
 use super::{Bus, account_path, secret_fd};
+use crate::access::log::Event;
 use crate::accounts::Account;
 use crate::login::{Flow, LoginOptions};
 use crate::secret::{AccessToken, ClientSecret, PersonalToken};
@@ -51,10 +53,19 @@ impl Broker {
         Ok(self.bus.accounts.account(name)?)
     }
 
-    async fn token(&self, name: &str, options: TokenOptions) -> Result<(TokenReply, Arc<Account>), Error> {
+    async fn permit(&self, header: &Header<'_>, account: &Account, event: Event) -> Result<Permit, Error> {
+        self.bus.gate.permit(&self.door, header, &account.config, event).await
+    }
+
+    async fn token(
+        &self,
+        name: &str,
+        options: TokenOptions,
+        header: &Header<'_>,
+    ) -> Result<(TokenReply, Arc<Account>), Error> {
         let account = self.account(name)?;
-        let reply = account.session.token(options).await?;
-        tracing::debug!(account = name, "handed out a token");
+        let permit = self.permit(header, &account, Event::Token).await?;
+        let reply = permit.hand_out(account.session.token(options), |reply| reply.expires_at).await?;
         Ok((reply, account))
     }
 
@@ -64,11 +75,17 @@ impl Broker {
         open: bool,
         activation: Option<String>,
         options: LoginOptions,
+        header: &Header<'_>,
     ) -> Result<(OwnedObjectPath, String), Error> {
         let account = self.account(name)?;
-        let started = account.session.login(options).await?;
+        let permit = self.permit(header, &account, Event::Login).await?;
+        let started = permit.run(account.session.login(options)).await?;
         let path = self.bus.serve_login(&started.attempt).await?;
         let url = started.attempt.view().url;
+        if !started.joined {
+            let attempt = Arc::clone(&started.attempt);
+            tokio::spawn(async move { permit.ended(Event::LoginEnd, attempt.ended().await.as_str()) });
+        }
         if open && !started.joined {
             self.bus.open_in_browser(url.clone(), activation);
         }
@@ -130,7 +147,7 @@ impl Broker {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(String, u64, Details), Error> {
         let _call = self.enter(&header)?;
-        let (reply, account) = self.token(account, TokenOptions::default()).await?;
+        let (reply, account) = self.token(account, TokenOptions::default(), &header).await?;
         Ok((reply.token.expose().to_owned(), reply.expires_at, details(&reply, &account)))
     }
 
@@ -145,7 +162,7 @@ impl Broker {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(String, u64, Details), Error> {
         let _call = self.enter(&header)?;
-        let (reply, account) = self.token(account, token_options(options)?).await?;
+        let (reply, account) = self.token(account, token_options(options)?, &header).await?;
         Ok((reply.token.expose().to_owned(), reply.expires_at, details(&reply, &account)))
     }
 
@@ -158,7 +175,7 @@ impl Broker {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedFd, u64, Details), Error> {
         let _call = self.enter(&header)?;
-        let (reply, account) = self.token(account, token_options(options)?).await?;
+        let (reply, account) = self.token(account, token_options(options)?, &header).await?;
         let fd = secret_fd::sealed(reply.token.expose())
             .map_err(|error| zbus::Error::from(zbus::fdo::Error::IOError(error.to_string())))?;
         Ok((fd.into(), reply.expires_at, details(&reply, &account)))
@@ -182,10 +199,14 @@ impl Broker {
                 "neither a token nor a token_id; take it as GetToken returned it",
             ));
         };
-        if token_or_id.len() == TOKEN_ID_LENGTH && account.session.reject(token_or_id.to_owned()).await? {
-            return Ok(true);
-        }
-        Ok(account.session.reject(id_of_token).await?)
+        let permit = self.permit(&header, &account, Event::Reject).await?;
+        let reject = async {
+            if token_or_id.len() == TOKEN_ID_LENGTH && account.session.reject(token_or_id.to_owned()).await? {
+                return Ok::<bool, Error>(true);
+            }
+            Ok(account.session.reject(id_of_token).await?)
+        };
+        permit.run(reject).await
     }
 
     /// Starts a login, or joins the pending one, and opens the browser through the desktop portal.
@@ -197,7 +218,7 @@ impl Broker {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedObjectPath, String), Error> {
         let _call = self.enter(&header)?;
-        self.start_login(account, true, None, LoginOptions::default()).await
+        self.start_login(account, true, None, LoginOptions::default(), &header).await
     }
 
     /// As Login, with options: open_browser b (default true), activation_token s (for the portal),
@@ -214,14 +235,16 @@ impl Broker {
         let options = Options::parse(options, LOGIN_OPTIONS)?;
         let open = options.boolean("open_browser")?.unwrap_or(true);
         let activation = options.string("activation_token")?;
-        self.start_login(account, open, activation, login_options(&options)?).await
+        self.start_login(account, open, activation, login_options(&options)?, &header).await
     }
 
     /// Removes the account's tokens here, and ends the session at the provider if it can be reached.
     #[zbus(out_args("ended_at_provider"))]
     async fn logout(&self, account: &str, #[zbus(header)] header: Header<'_>) -> Result<bool, Error> {
         let _call = self.enter(&header)?;
-        Ok(self.account(account)?.session.logout().await?)
+        let account = self.account(account)?;
+        let permit = self.permit(&header, &account, Event::Logout).await?;
+        permit.run(account.session.logout()).await
     }
 
     /// Stores a personal token, read from the descriptor to its end: at most 64 KiB, within 5 s.
@@ -240,12 +263,13 @@ impl Broker {
                 "{name:?} takes no personal token; set source = \"personal\", or run: bearerctl login {name}"
             )));
         }
+        let permit = self.permit(&header, &account, Event::SetPersonalToken).await?;
         let text = secret_fd::read(fd.into()).await?;
         let token = match text.trim() {
             "" => None,
             text => Some(PersonalToken::from_pasted(text).map_err(|why| unusable("personal token", why))?),
         };
-        Ok(account.session.set_personal_token(token).await?)
+        permit.run(account.session.set_personal_token(token)).await
     }
 
     /// Stores a client secret, read like a personal token. Nothing in it removes the stored one.
@@ -263,17 +287,19 @@ impl Broker {
                 "{name:?} takes no stored client secret; see client_auth, client_secret_file and source in its configuration"
             )));
         }
+        let permit = self.permit(&header, &account, Event::SetClientSecret).await?;
         let text = secret_fd::read(fd.into()).await?;
         let secret = match text.trim() {
             "" => None,
             _ => Some(ClientSecret::from_pasted(&text).map_err(|why| unusable("client secret", why))?),
         };
-        Ok(account.session.set_client_secret(secret).await?)
+        permit.run(account.session.set_client_secret(secret)).await
     }
 
     /// Shows the keyring's own prompt and returns at once; the accounts' State tells the end.
-    fn unlock_store(&self) -> Result<(), Error> {
+    async fn unlock_store(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
         self.bus.accounts.check()?;
+        self.bus.gate.caller(&self.door, &header).await?;
         self.bus.accounts.unlock_store();
         Ok(())
     }
@@ -291,7 +317,8 @@ impl Broker {
     }
 
     /// Reads the configuration again. On an error the old one stays in force as a whole.
-    async fn reload(&self) -> Result<(), Error> {
+    async fn reload(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        self.bus.gate.caller(&self.door, &header).await?;
         self.bus.reload().await
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -18,6 +19,7 @@ use zbus::connection::Builder;
 use super::broker::Broker;
 use super::peer::{DirectPeer, Door};
 use super::{Bus, ROOT_PATH, handshake};
+use crate::access::process::{Peer, identify};
 
 /// The socket's name in its folder, `$XDG_RUNTIME_DIR/bearerd`.
 pub(crate) const SOCKET: &str = "bus";
@@ -120,12 +122,17 @@ async fn serve(mut stream: UnixStream, bus: &Arc<Bus>) -> zbus::Result<zbus::Con
         return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
     }
     let pid = caller.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+    // Before the handshake: whoever answers that was alive when its number was opened, and so it was opened itself.
+    let pidfd = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pidfd = pidfd.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let guid = zbus::Guid::generate();
     tokio::select! {
         accepted = handshake::accept(&mut stream, guid.as_str()) => accepted?,
         () = bus.clock().sleep(HANDSHAKE_TIMEOUT) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
-    let root = Broker::new(Arc::clone(bus), Door::Direct(DirectPeer { pid }));
+    let peer = Peer { uid: caller.uid(), pid, pidfd, label: String::new() };
+    let caller = Arc::new(identify(peer, bus.clock()).await);
+    let root = Broker::new(Arc::clone(bus), Door::Direct(DirectPeer { pid }, caller));
     let builder = Builder::authenticated_socket(stream, guid)?.p2p();
     builder.serve_at(ROOT_PATH, root)?.serve_at("/org/freedesktop/DBus", Driver)?.build().await
 }

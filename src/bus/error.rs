@@ -45,6 +45,32 @@ worded! {
     invalid_argument InvalidArgument,
     invalid_option InvalidOption,
     rate_limited RateLimited,
+    access_denied AccessDenied,
+    timeout Timeout,
+}
+
+impl Error {
+    /// The last part of its name.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::ZBus(_) => "Failed",
+            Self::NoSuchAccount(_) => "NoSuchAccount",
+            Self::NotConfigured(_) => "NotConfigured",
+            Self::InvalidConfiguration(_) => "InvalidConfiguration",
+            Self::InvalidArgument(_) => "InvalidArgument",
+            Self::InvalidOption(_) => "InvalidOption",
+            Self::NoSession(_) => "NoSession",
+            Self::LoginRequired(_) => "LoginRequired",
+            Self::LoginFailed(_) => "LoginFailed",
+            Self::StoreLocked(_) => "StoreLocked",
+            Self::StoreUnavailable(_) => "StoreUnavailable",
+            Self::ProviderUnreachable(_) => "ProviderUnreachable",
+            Self::ProviderRefused(_) => "ProviderRefused",
+            Self::RateLimited(_) => "RateLimited",
+            Self::AccessDenied(_) => "AccessDenied",
+            Self::Timeout(_) => "Timeout",
+        }
+    }
 }
 
 impl From<session::error::Error> for Error {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zbus::interface;
+use zbus::message::Header;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
+use super::gate::Permit;
+use super::peer::Door;
 use super::{Bus, Error, LOGIN_INTERFACE};
-use crate::clock::Clock;
+use crate::access::log::Event;
 use crate::login::{Attempt, AttemptView};
 
 /// The longest that one `Wait` lasts; callers give up after 25 s.
@@ -17,13 +20,18 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 const KEPT: Duration = Duration::from_secs(600);
 
 pub(super) struct Login {
+    bus: Arc<Bus>,
     attempt: Arc<Attempt>,
-    clock: Clock,
 }
 
 impl Login {
-    pub(super) fn new(attempt: Arc<Attempt>, clock: Clock) -> Self {
-        Self { attempt, clock }
+    pub(super) fn new(bus: Arc<Bus>, attempt: Arc<Attempt>) -> Self {
+        Self { bus, attempt }
+    }
+
+    async fn permit(&self, header: &Header<'_>, event: Event) -> Result<Permit, Error> {
+        let account = self.bus.accounts.account(self.attempt.account.as_str())?;
+        self.bus.gate.permit(&Door::Bus, header, &account.config, event).await
     }
 }
 
@@ -40,25 +48,29 @@ impl Login {
         tokio::select! {
             biased;
             state = self.attempt.ended() => state.as_str(),
-            () = self.clock.sleep(timeout) => self.attempt.view().state.as_str(),
+            () = self.bus.clock().sleep(timeout) => self.attempt.view().state.as_str(),
         }
     }
 
     /// Takes the whole address on which the browser ended, where it could not come back by itself.
     /// A wrong one is InvalidArgument, and the attempt goes on.
-    fn complete(&self, redirect_url: &str) -> Result<(), Error> {
-        self.attempt.complete(redirect_url).map_err(|why| {
+    async fn complete(&self, redirect_url: &str, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let permit = self.permit(&header, Event::Complete).await?;
+        let taken = self.attempt.complete(redirect_url).map_err(|why| {
             Error::invalid_argument(format!(
                 "{why}; give the whole address that the browser shows after the login to {}",
                 self.attempt.account
             ))
-        })
+        });
+        permit.run(async { taken }).await
     }
 
     /// Ends the attempt; one that has ended stays as it is.
-    async fn cancel(&self) {
+    async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let permit = self.permit(&header, Event::Cancel).await?;
         self.attempt.cancel();
         self.attempt.ended().await;
+        permit.run(async { Ok::<(), Error>(()) }).await
     }
 
     /// The account's name.

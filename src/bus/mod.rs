@@ -12,6 +12,7 @@ use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
+use crate::access::Access;
 use crate::account::AccountName;
 use crate::accounts::{Account as Configured, Accounts};
 use crate::clock::Clock;
@@ -19,10 +20,13 @@ use crate::hooks;
 use crate::login::Attempt;
 use notifications::Notifier;
 
+mod access;
 mod account;
 mod broker;
+mod caller;
 pub(crate) mod direct;
 mod error;
+mod gate;
 pub(crate) mod handshake;
 mod log_control;
 mod login;
@@ -30,10 +34,12 @@ mod notifications;
 mod options;
 mod peer;
 pub(crate) mod portal;
+mod prompt;
 pub(crate) mod secret_fd;
 
 pub(crate) use crate::client::ACCOUNT_INTERFACE;
 pub use crate::client::{Error, NAME, ROOT_PATH, proxy};
+use gate::Gate;
 pub use log_control::LogControl;
 
 const LOGIN_INTERFACE: &str = "org.bearerd.Broker1.Login";
@@ -43,6 +49,7 @@ const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
 pub struct Bus {
     connection: Connection,
     accounts: Arc<Accounts>,
+    gate: Gate,
     served: Mutex<BTreeMap<AccountName, Served>>,
     logins: Mutex<HashSet<String>>,
     /// One reload at a time.
@@ -66,13 +73,16 @@ impl Bus {
     pub async fn serve(
         connection: Connection,
         accounts: Arc<Accounts>,
+        access: Arc<Access>,
         log: LogControl,
     ) -> zbus::Result<Arc<Self>> {
         let clock = accounts.clock().clone();
+        let gate = Gate::new(&connection, access, clock.clone()).await?;
         let bus = Arc::new_cyclic(|bus| Self {
             notifier: Notifier::start(bus.clone(), connection.clone(), clock),
             connection,
             accounts,
+            gate,
             served: Mutex::default(),
             logins: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -82,6 +92,7 @@ impl Bus {
         server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
         server.at(LOG_CONTROL_PATH, log).await?;
         bus.serve_accounts().await?;
+        server.at(ROOT_PATH, access::Access::new(Arc::clone(&bus))).await?;
         server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus), peer::Door::Bus)).await?;
         bus.note_state();
         Ok(bus)
@@ -130,7 +141,7 @@ impl Bus {
                 continue;
             }
             let path = account_path(&name)?;
-            let object = account::Account::new(Arc::clone(&account), self.clock().clone());
+            let object = account::Account::new(Arc::clone(self), Arc::clone(&account));
             self.connection.object_server().at(&path, object).await?;
             let announcer =
                 tokio::spawn(account::announce(Arc::clone(self), Arc::clone(&account), path)).abort_handle();
@@ -148,7 +159,7 @@ impl Bus {
         let path = login_path(&attempt.id)?;
         let new = self.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.id.clone());
         // An object that is there already stays, so a race of two callers is harmless.
-        let object = login::Login::new(Arc::clone(attempt), self.clock().clone());
+        let object = login::Login::new(Arc::clone(self), Arc::clone(attempt));
         self.connection.object_server().at(&path, object).await?;
         if new {
             tokio::spawn(login::announce(Arc::clone(self), Arc::clone(attempt), path.clone()));

@@ -52,6 +52,8 @@ pub(super) trait Notifications {
     ) -> zbus::Result<u32>;
 
     fn close_notification(&self, id: u32) -> zbus::Result<()>;
+
+    fn get_capabilities(&self) -> zbus::Result<Vec<String>>;
 }
 
 /// Where accounts say what they need; cheap to clone.
@@ -95,15 +97,15 @@ struct Card {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     Action(u32, String),
     Activation(u32, String),
     Closed(u32),
 }
 
 /// A notification server, and what it says.
-struct Server {
-    proxy: NotificationsProxy<'static>,
+pub(super) struct Server {
+    pub(super) proxy: NotificationsProxy<'static>,
     signals: MessageStream,
 }
 
@@ -253,7 +255,7 @@ impl Bus {
 }
 
 impl Server {
-    async fn find(connection: &Connection) -> zbus::Result<Self> {
+    pub(super) async fn find(connection: &Connection) -> zbus::Result<Self> {
         let builder = NotificationsProxy::builder(connection).cache_properties(CacheProperties::No);
         let proxy = builder.build().await?;
         let rule = MatchRule::builder()
@@ -279,7 +281,7 @@ fn event(message: &Message) -> Option<Event> {
 }
 
 /// The server's next event; `None` when there will be none any more.
-async fn next(server: &mut Option<Server>) -> Option<Event> {
+pub(super) async fn next(server: &mut Option<Server>) -> Option<Event> {
     let Some(server) = server else { return std::future::pending().await };
     loop {
         let message = server.signals.next().await?.ok()?;
@@ -311,6 +313,6 @@ fn words(account: Option<&AccountName>, need: Need) -> (String, &'static [&'stat
 }
 
 /// The body may hold markup, and what a provider says must not become any.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zbus::message::Header;
 
 use super::error::Error;
+use crate::access::caller::Caller;
 
 /// The most calls in flight per connection.
 const LIMIT: usize = 1024;
@@ -27,18 +28,18 @@ pub(super) struct DirectPeer {
 }
 
 /// Through which door a connection's calls come in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Door {
     Bus,
-    Direct(DirectPeer),
+    Direct(DirectPeer, Arc<Caller>),
 }
 
 impl Door {
     /// A sender that a direct peer claims to be means nothing, so it is not looked at.
-    pub(super) fn peer(self, header: &Header<'_>) -> Peer {
+    pub(super) fn peer(&self, header: &Header<'_>) -> Peer {
         match self {
             Self::Bus => Peer::Bus(header.sender().map(|name| name.as_str().to_owned()).unwrap_or_default()),
-            Self::Direct(peer) => Peer::Direct(peer),
+            Self::Direct(peer, _) => Peer::Direct(*peer),
         }
     }
 }

@@ -8,7 +8,7 @@ use zbus::zvariant::OwnedObjectPath;
 
 use super::failure::Failure;
 pub(super) use crate::bus::proxy::Properties;
-use crate::bus::proxy::{AccountProxy, BrokerProxy, LoginProxy};
+use crate::bus::proxy::{AccessProxy, AccountProxy, BrokerProxy, LoginProxy};
 use crate::bus::{ACCOUNT_INTERFACE, NAME, ROOT_PATH};
 
 /// More than any call lasts (20 s), with a start of the daemon before it.
@@ -43,6 +43,11 @@ impl Broker {
     pub(super) async fn account(&self, name: &str) -> Result<AccountProxy<'static>, Failure> {
         let (_, path) = self.find(name).await?;
         let builder = AccountProxy::builder(self.root.inner().connection()).path(path)?;
+        Ok(builder.cache_properties(CacheProperties::No).build().await?)
+    }
+
+    pub(super) async fn access(&self) -> Result<AccessProxy<'static>, Failure> {
+        let builder = AccessProxy::builder(self.root.inner().connection());
         Ok(builder.cache_properties(CacheProperties::No).build().await?)
     }
 

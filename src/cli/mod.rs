@@ -23,10 +23,12 @@ mod direct;
 mod doctor;
 mod doctor_account;
 mod failure;
+mod log;
 mod login;
 mod manual;
 mod metadata;
 mod output;
+mod permissions;
 mod secret_input;
 mod setup;
 mod status;
@@ -142,6 +144,35 @@ enum Request {
         #[arg(long)]
         json: bool,
     },
+    /// Show who asked for what, and what came of it.
+    Log {
+        account: Option<String>,
+        /// Only callers with this in their name, unit or chain of processes.
+        #[arg(long, value_name = "TEXT")]
+        caller: Option<String>,
+        /// Only this outcome: granted, or an error's word such as AccessDenied.
+        #[arg(long, value_name = "WORD")]
+        outcome: Option<String>,
+        /// Go on with what comes, until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// For programs: an object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand no token out to anybody until `bearerctl resume`; sessions are kept alive.
+    Pause,
+    /// Hand tokens out again.
+    Resume,
+    /// Show what was allowed for good, or forget an answer.
+    Permissions {
+        /// Be asked again about this caller, such as flatpak:org.example.Mail, and this account.
+        #[arg(long, num_args = 2, value_names = ["CALLER", "ACCOUNT"])]
+        forget: Option<Vec<String>>,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove the account's tokens, and end the session at the provider.
     Logout { account: Option<String> },
     /// Refresh the access token now.
@@ -250,6 +281,25 @@ async fn ask(request: Request) -> Result<(), Failure> {
         Request::Status { account, watch: true, .. } => watch::table(&broker, account.as_deref()).await,
         Request::Status { account, json, .. } => status::print(&broker, account.as_deref(), json).await,
         Request::Monitor { account, json } => watch::monitor(&broker, account.as_deref(), json).await,
+        Request::Log { account, caller, outcome, follow, json } => {
+            let account = match account {
+                Some(account) => Some(broker.resolve(&account).await?),
+                None => None,
+            };
+            log::print(&broker, &log::Wanted { account, caller, outcome, follow, json }).await
+        }
+        Request::Pause => {
+            broker.access().await?.pause().await?;
+            output::note("paused: nothing is handed out; to go on run: bearerctl resume");
+            Ok(())
+        }
+        Request::Resume => {
+            broker.access().await?.resume().await?;
+            output::note("tokens are handed out again");
+            Ok(())
+        }
+        Request::Permissions { forget: Some(forget), .. } => permissions::forget(&broker, &forget).await,
+        Request::Permissions { forget: None, json } => permissions::print(&broker, json).await,
         Request::Logout { account } => {
             let account = broker.resolve(&name(account)).await?;
             let ended = broker.root.logout(&account).await?;

@@ -36,6 +36,14 @@ pub(super) async fn accounts(
         let wanted = broker.resolve(account).await?;
         accounts.retain(|(name, _)| *name == wanted);
     }
+    // Not for sandboxed programs; the rest is.
+    let mut used = broker.access().await?.last_used().await.unwrap_or_default();
+    for (name, properties) in &mut accounts {
+        if let Some((at, by)) = used.remove(name) {
+            properties.insert("LastUsed".to_owned(), at.into());
+            properties.insert("LastUsedBy".to_owned(), zbus::zvariant::Str::from(by).into());
+        }
+    }
     Ok(accounts)
 }
 
@@ -58,12 +66,13 @@ fn object(properties: &Properties) -> Json {
         "Issuer",
         "Source",
         "Store",
+        "LastUsedBy",
     ] {
         object.insert(snake_case(name), Json::from(text(properties, name)));
     }
     let attention = properties.get("NeedsAttention").and_then(|value| value.downcast_ref::<bool>().ok());
     object.insert("needs_attention".to_owned(), json!(attention.unwrap_or(false)));
-    for name in ["AccessExpires", "SessionExpires", "NextRefresh", "LastRefresh"] {
+    for name in ["AccessExpires", "SessionExpires", "NextRefresh", "LastRefresh", "LastUsed"] {
         object.insert(snake_case(name), Json::from(number(properties, name)));
     }
     Json::Object(object)
@@ -120,7 +129,12 @@ pub(super) fn table(accounts: &[(String, Properties)], now: u64, colours: Colour
         let message = text(properties, "StateMessage");
         (!message.is_empty()).then(|| format!("{name}: {message}"))
     });
-    rows.iter().enumerate().map(line).chain(messages).collect::<Vec<_>>().join("\n")
+    let uses = accounts.iter().filter_map(|(name, properties)| {
+        let by = text(properties, "LastUsedBy");
+        let ago = now.saturating_sub(number(properties, "LastUsed"));
+        (!by.is_empty()).then(|| format!("{name}: last used {} ago by {by}", output::duration(ago)))
+    });
+    rows.iter().enumerate().map(line).chain(messages).chain(uses).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

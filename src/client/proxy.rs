@@ -50,6 +50,29 @@ pub trait Broker {
 }
 
 #[zbus::proxy(
+    interface = "org.bearerd.Broker1.Access",
+    default_service = "org.bearerd.Broker1",
+    default_path = "/org/bearerd/Broker1",
+    gen_blocking = false
+)]
+pub trait Access {
+    fn read_log(&self, after: u64, timeout_ms: u32) -> Result<(u64, Vec<Properties>), Error>;
+
+    fn last_used(&self) -> Result<HashMap<String, (u64, String)>, Error>;
+
+    fn pause(&self) -> Result<(), Error>;
+
+    fn resume(&self) -> Result<(), Error>;
+
+    fn list_permissions(&self) -> Result<Vec<(String, String, u64)>, Error>;
+
+    fn forget(&self, account: &str, caller: &str) -> Result<bool, Error>;
+
+    #[zbus(property)]
+    fn paused(&self) -> zbus::Result<bool>;
+}
+
+#[zbus::proxy(
     interface = "org.bearerd.Broker1.Account",
     default_service = "org.bearerd.Broker1",
     gen_blocking = false

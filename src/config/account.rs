@@ -49,10 +49,13 @@ const ACCOUNT_KEYS: &[&str] = &[
     "ca_file",
     "store",
     "on_change",
+    "rules",
+    "confirm",
 ];
 
 /// What a personal account can have: everything else is about logins.
-const PERSONAL_KEYS: &[&str] = &["provider", "source", "issuer", "api_origins", "on_change"];
+const PERSONAL_KEYS: &[&str] =
+    &["provider", "source", "issuer", "api_origins", "on_change", "rules", "confirm"];
 
 /// Parameters of the authorization request that are ours alone (RFC 6749, RFC 7636, RFC 9101).
 const RESERVED_PARAMETERS: &[&str] = &[
@@ -125,10 +128,11 @@ pub(super) fn read<'a>(
     let issuer = layers.get("issuer").map(|field| url(&field).and(field.string())).transpose()?;
     let api_origins = api_origins(&layers)?;
     let on_change = on_change(&layers)?;
+    let rules = super::rules::read(&own)?;
     if personal {
         let issuer = issuer.unwrap_or_default().to_owned();
         let source = Source::Personal;
-        return Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, source }));
+        return Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, rules, source }));
     }
     let oauth = read_oauth(&layers, place, issuer, dirs, warnings)?;
     let issuer = match (&oauth.issuer, &oauth.endpoints) {
@@ -137,7 +141,7 @@ pub(super) fn read<'a>(
         (None, Endpoints::Discovered(discovered)) => discovered.issuer.to_string(),
     };
     let source = Source::OAuth(Box::new(oauth));
-    Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, source }))
+    Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, rules, source }))
 }
 
 fn read_oauth<'a>(

@@ -133,6 +133,12 @@ impl<'a> Field<'a> {
         all.flatten().ok_or_else(|| self.error("must be a list of strings"))
     }
 
+    /// A list of tables, each as a field of this name.
+    pub(super) fn tables(&self) -> Result<Vec<Self>, ConfigError> {
+        let list = self.value.get_ref().as_array().ok_or_else(|| self.error("must be a list of tables"))?;
+        Ok(list.iter().map(|value| Self { value, ..*self }).collect())
+    }
+
     pub(super) fn table(&self) -> Result<Fields<'a>, ConfigError> {
         let table = self.value.get_ref().as_table().ok_or_else(|| self.error("must be a table"))?;
         Ok(Fields { document: self.document, table })

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::access::policy::Rules;
 use crate::account::AccountName;
 use crate::secret::ClientSecret;
 
 mod account;
 mod file;
 mod load;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,8 @@ pub struct AccountConfig {
     pub api_origins: Vec<String>,
     /// A program and its arguments, run when the account's state changes; empty for none.
     pub on_change: Vec<String>,
+    /// Who may use it.
+    pub rules: Rules,
     pub source: Source,
 }
 

@@ -163,6 +163,24 @@ fn each_complaint_names_file_line_key_and_remedy() {
             "config.toml:1: `default_account` names no configured account",
         ),
         (account("clientid = \"y\""), "config.toml:4: unknown key `clientid`; did you mean `client_id`?"),
+        (account("rules = 5"), "config.toml:4: `rules` must be a list of tables"),
+        (account("rules = [{ caller = \"host\" }]"), "config.toml:4: `rules` needs `access`"),
+        (
+            account("[[accounts.a.rules]]\ncaller = \"flatpack:x\"\naccess = \"deny\""),
+            "config.toml:5: `caller` is no kind of caller; did you mean `flatpak:`?",
+        ),
+        (
+            account("[[accounts.a.rules]]\ncaller = \"exe:curl\"\naccess = \"deny\""),
+            "config.toml:5: `caller` needs the program's whole path",
+        ),
+        (
+            account("[[accounts.a.rules]]\ncaller = \"host\"\naccess = \"denied\""),
+            "config.toml:6: `access` must be \"allow\" or \"ask\" or \"deny\"",
+        ),
+        (
+            account("rules = [{ callr = \"host\", access = \"deny\" }]"),
+            "config.toml:4: unknown key `callr`; did you mean `caller`?",
+        ),
         (account("dpop = true"), "config.toml:4: unknown key `dpop`"),
         (account("scopes = \"profile\""), "config.toml:4: `scopes` must be a list of strings"),
         (

@@ -33,9 +33,12 @@ async fn the_served_interfaces_are_those_of_the_golden_file() {
         "<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n \
          \"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n<node>\n",
     );
-    for (path, interface) in
-        [(ROOT_PATH, NAME), (account.as_str(), ACCOUNT), (login.inner().path().as_str(), LOGIN)]
-    {
+    for (path, interface) in [
+        (ROOT_PATH, NAME),
+        (ROOT_PATH, "org.bearerd.Broker1.Access"),
+        (account.as_str(), ACCOUNT),
+        (login.inner().path().as_str(), LOGIN),
+    ] {
         let builder = IntrospectableProxy::builder(&desk.connection).destination(NAME).unwrap();
         let xml = builder.path(path).unwrap().build().await.unwrap().introspect().await.unwrap();
         served += &interface_of(&xml, interface);

@@ -2,6 +2,7 @@
 
 mod add;
 mod attention;
+mod callers;
 mod cli;
 mod client;
 mod contract;

@@ -83,6 +83,10 @@ impl Notifications {
         id
     }
 
+    fn get_capabilities(&self) -> Vec<&'static str> {
+        vec!["actions", "body"]
+    }
+
     fn close_notification(&self, id: u32) {
         self.0.lock().unwrap().open.remove(&id);
     }

@@ -1,0 +1,254 @@
+//! What the user has answered about callers: pure, apart from the one file with the lasting answers.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::account::AccountName;
+use crate::clock::BootTime;
+
+/// How long a refusal saves the user from being asked the same again.
+const REFUSED: Duration = Duration::from_secs(600);
+/// How long a yes waits for its caller to come back.
+const CREDIT: Duration = Duration::from_secs(120);
+
+/// How a question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Once,
+    Always,
+    Denied,
+    /// Closed without an answer.
+    Dismissed,
+    /// Nobody was there.
+    Unanswered,
+    /// There is nobody to ask: no notification server, or one without buttons.
+    NobodyToAsk,
+}
+
+/// Whose use of which account.
+type Key = (AccountName, Arc<str>);
+
+/// A lasting answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permission {
+    pub account: String,
+    /// As [`super::caller::Caller::id`].
+    pub caller: String,
+    /// Seconds since the Unix epoch.
+    pub since: u64,
+}
+
+/// Where the end of a question is told.
+pub(crate) type Asking = watch::Receiver<Option<Answer>>;
+
+/// What is known about a question.
+pub(crate) enum Known {
+    Allowed,
+    Refused(Answer),
+    /// It is asked already.
+    Asked(Asking),
+    /// It is the caller's to ask, and to tell the answer to [`Consent::answered`].
+    New(Asking),
+}
+
+/// All answers.
+#[derive(Default)]
+pub(crate) struct Consent {
+    lasting: Vec<Permission>,
+    refused: HashMap<Key, (Answer, BootTime)>,
+    credits: HashMap<Key, BootTime>,
+    asking: HashMap<Key, watch::Sender<Option<Answer>>>,
+}
+
+impl Consent {
+    pub(crate) fn with(lasting: Vec<Permission>) -> Self {
+        Self { lasting, ..Self::default() }
+    }
+
+    /// What is known; `each` asks for each use, whatever was allowed for good.
+    pub(crate) fn look(
+        &mut self,
+        now: BootTime,
+        account: &AccountName,
+        caller: &Arc<str>,
+        each: bool,
+    ) -> Known {
+        let lasts = |known: &&Permission| known.account == account.as_str() && known.caller == **caller;
+        if !each && self.lasting.iter().any(|known| lasts(&known)) {
+            return Known::Allowed;
+        }
+        self.refused.retain(|_, (_, until)| *until > now);
+        self.credits.retain(|_, until| *until > now);
+        let key = (account.clone(), Arc::clone(caller));
+        if let Some((answer, _)) = self.refused.get(&key) {
+            return Known::Refused(*answer);
+        }
+        if self.credits.remove(&key).is_some() {
+            return Known::Allowed;
+        }
+        if let Some(asking) = self.asking.get(&key) {
+            return Known::Asked(asking.subscribe());
+        }
+        let (sender, receiver) = watch::channel(None);
+        self.asking.insert(key, sender);
+        Known::New(receiver)
+    }
+
+    /// Takes an answer; whether the lasting ones have changed.
+    pub(crate) fn answered(
+        &mut self,
+        now: BootTime,
+        wall: u64,
+        account: &AccountName,
+        caller: &Arc<str>,
+        answer: Answer,
+    ) -> bool {
+        let key = (account.clone(), Arc::clone(caller));
+        let waits = self.asking.remove(&key).is_some_and(|asking| asking.send(Some(answer)).is_ok());
+        match answer {
+            Answer::Once if waits => {}
+            Answer::Once => drop(self.credits.insert(key, now.after(CREDIT))),
+            Answer::Always => {
+                let (account, caller) = (account.to_string(), caller.to_string());
+                self.lasting.push(Permission { account, caller, since: wall });
+                return true;
+            }
+            // It may come at any moment, and to ask for it disturbs nobody.
+            Answer::NobodyToAsk => {}
+            Answer::Denied | Answer::Dismissed | Answer::Unanswered => {
+                self.refused.insert(key, (answer, now.after(REFUSED)));
+            }
+        }
+        false
+    }
+
+    pub(crate) fn lasting(&self) -> &[Permission] {
+        &self.lasting
+    }
+
+    /// Forgets every answer about this caller and account, refusals too; whether there was one.
+    pub(crate) fn forget(&mut self, account: &str, caller: &str) -> bool {
+        let before = self.lasting.len() + self.refused.len() + self.credits.len();
+        self.lasting.retain(|known| known.account != account || known.caller != caller);
+        let other = |key: &Key| key.0.as_str() != account || *key.1 != *caller;
+        self.refused.retain(|key, _| other(key));
+        self.credits.retain(|key, _| other(key));
+        before != self.lasting.len() + self.refused.len() + self.credits.len()
+    }
+}
+
+/// The file with the lasting answers; it holds no secret.
+pub(crate) struct File {
+    path: PathBuf,
+}
+
+impl File {
+    /// `folder` is below the user's state folder, and is made when there is something to write.
+    pub(crate) fn below(folder: &std::path::Path) -> Self {
+        Self { path: folder.join("access").join("permissions.json") }
+    }
+
+    /// None when there is no file; one that cannot be read is set aside, not written over.
+    pub(crate) fn read(&self) -> Vec<Permission> {
+        let bytes = match std::fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, file = %self.path.display(), "permissions cannot be read; you are asked again");
+                return Vec::new();
+            }
+        };
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            let aside = self.path.with_extension("json.bad");
+            let _ = std::fs::rename(&self.path, &aside);
+            tracing::warn!(%error, file = %aside.display(), "these permissions make no sense; you are asked again");
+            Vec::new()
+        })
+    }
+
+    /// Whole or not at all.
+    pub(crate) fn write(&self, permissions: &[Permission]) -> std::io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let new = self.path.with_extension("json.new");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(permissions)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::from_duration(Duration::from_secs(seconds))
+    }
+
+    fn asked(known: Known) -> Asking {
+        match known {
+            Known::New(asking) => asking,
+            Known::Allowed | Known::Refused(_) | Known::Asked(_) => panic!("it was not asked"),
+        }
+    }
+
+    #[test]
+    fn one_question_at_a_time_and_each_answer_holds_as_long_as_it_should() {
+        let (work, mail): (_, Arc<str>) = (AccountName::parse("work").unwrap(), "flatpak:org.x.Mail".into());
+        let mut consent = Consent::default();
+
+        // Two calls, one question; a yes for once is theirs and nobody else's.
+        let first = asked(consent.look(at(1), &work, &mail, false));
+        assert!(matches!(consent.look(at(1), &work, &mail, false), Known::Asked(_)));
+        assert!(!consent.answered(at(2), 0, &work, &mail, Answer::Once));
+        assert_eq!(*first.borrow(), Some(Answer::Once));
+        // Nobody waits any more: the yes waits for the next call.
+        drop(asked(consent.look(at(3), &work, &mail, false)));
+        consent.answered(at(4), 0, &work, &mail, Answer::Once);
+        assert!(matches!(consent.look(at(5), &work, &mail, false), Known::Allowed));
+
+        // A no holds for a while, and can be taken back.
+        let _asking = asked(consent.look(at(6), &work, &mail, false));
+        consent.answered(at(7), 0, &work, &mail, Answer::Dismissed);
+        assert!(matches!(consent.look(at(600), &work, &mail, false), Known::Refused(Answer::Dismissed)));
+        let _asking = asked(consent.look(at(607), &work, &mail, false));
+        consent.answered(at(607), 0, &work, &mail, Answer::Denied);
+        assert!(consent.forget("work", &mail) && !consent.forget("work", &mail));
+
+        // Always is for this account alone, and not for uses that are each asked for.
+        let _asking = asked(consent.look(at(608), &work, &mail, false));
+        assert!(consent.answered(at(608), 5, &work, &mail, Answer::Always));
+        assert!(matches!(consent.look(at(9999), &work, &mail, false), Known::Allowed));
+        let home = AccountName::parse("home").unwrap();
+        let _asking = asked(consent.look(at(9999), &home, &mail, false));
+        let _asking = asked(consent.look(at(9999), &work, &mail, true));
+        assert!(consent.forget("work", &mail) && consent.lasting().is_empty());
+    }
+
+    #[test]
+    fn lasting_answers_survive_in_a_file_of_the_users_own_and_a_bad_one_is_set_aside() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::below(folder.path());
+        assert!(file.read().is_empty());
+        let all = [Permission { account: "work".into(), caller: "snap:x".into(), since: 7 }];
+
+        file.write(&all).unwrap();
+
+        assert_eq!(File::below(folder.path()).read(), all);
+        assert_eq!(std::fs::metadata(&file.path).unwrap().mode() & 0o777, 0o600);
+        std::fs::write(&file.path, "[{").unwrap();
+        assert!(file.read().is_empty());
+        assert_eq!(std::fs::read(file.path.with_extension("json.bad")).unwrap(), b"[{");
+    }
+}

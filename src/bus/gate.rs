@@ -1,0 +1,200 @@
+//! Between a request and what it asks for: who asks, and a note of how it went.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zbus::Connection;
+use zbus::message::Header;
+
+use super::caller::Callers;
+use super::error::Error;
+use super::peer::Door;
+use super::prompt;
+use crate::access::caller::{Caller, Kind};
+use crate::access::consent::{Answer, Known};
+use crate::access::log::{Event, GRANTED};
+use crate::access::{Access, Ruling};
+use crate::account::AccountName;
+use crate::clock::{BootTime, Clock};
+use crate::config::AccountConfig;
+
+/// Every call is answered within this.
+const BUDGET: Duration = Duration::from_secs(15);
+/// How much of it an answer of the user's may take.
+const PATIENCE: Duration = Duration::from_secs(11);
+
+pub(super) struct Gate {
+    pub(super) access: Arc<Access>,
+    connection: Connection,
+    callers: Callers,
+    clock: Clock,
+}
+
+impl Gate {
+    pub(super) async fn new(
+        connection: &Connection,
+        access: Arc<Access>,
+        clock: Clock,
+    ) -> zbus::Result<Self> {
+        let callers = Callers::new(connection, clock.clone()).await?;
+        Ok(Self { access, connection: connection.clone(), callers, clock })
+    }
+
+    /// A request that is about no account.
+    pub(super) async fn caller(&self, door: &Door, header: &Header<'_>) -> Result<Arc<Caller>, Error> {
+        let caller = self.who(door, header).await?;
+        self.access.admit(&caller).map_err(Error::access_denied)?;
+        Ok(caller)
+    }
+
+    async fn who(&self, door: &Door, header: &Header<'_>) -> Result<Arc<Caller>, Error> {
+        match door {
+            Door::Bus => self.callers.sender(header).await,
+            Door::Direct(_, caller) => Ok(Arc::clone(caller)),
+        }
+    }
+
+    /// A request that is about an account. Whoever may be asked about or denied is sent to the bus from
+    /// the direct socket.
+    pub(super) async fn permit(
+        &self,
+        door: &Door,
+        header: &Header<'_>,
+        account: &AccountConfig,
+        event: Event,
+    ) -> Result<Permit, Error> {
+        let caller = self.who(door, header).await?;
+        let direct = matches!(door, Door::Direct(..));
+        if direct && account.rules.restrict() {
+            return Err(elsewhere(&account.name));
+        }
+        let mut permit = Permit {
+            access: Arc::clone(&self.access),
+            clock: self.clock.clone(),
+            caller,
+            account: account.name.clone(),
+            event,
+            deadline: None,
+        };
+        let refused = match self.access.rule(account, &permit.caller, event) {
+            Ruling::Go => return Ok(permit),
+            Ruling::Refuse(why) => why,
+            Ruling::Ask { .. } if direct => return Err(elsewhere(&account.name)),
+            Ruling::Ask { each } => {
+                permit.deadline = Some(self.clock.now().boot.after(BUDGET));
+                match self.ask(&permit, each).await {
+                    Ok(()) => return Ok(permit),
+                    Err(why) => why,
+                }
+            }
+        };
+        permit.noted(Err(Error::access_denied(refused)), |()| 0).map(|()| permit)
+    }
+
+    /// Asks the user, unless the answer is known or the question is under way.
+    async fn ask(&self, permit: &Permit, each: bool) -> Result<(), String> {
+        let (account, caller) = (&permit.account, &permit.caller);
+        let mut asking = match self.access.look(account, caller, each) {
+            Known::Allowed => return Ok(()),
+            Known::Refused(answer) => return Err(refusal(Some(answer), account, caller)),
+            Known::Asked(asking) => asking,
+            Known::New(asking) => {
+                let always = !each && !matches!(caller.kind, Kind::Hidden(_));
+                let (access, connection, clock) =
+                    (Arc::clone(&self.access), self.connection.clone(), self.clock.clone());
+                let (account, caller) = (account.clone(), Arc::clone(caller));
+                tokio::spawn(async move {
+                    let answer = prompt::ask(&connection, &clock, &account, &caller, always).await;
+                    access.answered(&account, &caller, answer).await;
+                });
+                asking
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = asking.wait_for(Option::is_some) => answer.ok().and_then(|answer| *answer),
+            () = self.clock.sleep(PATIENCE) => None,
+        };
+        match answer {
+            Some(Answer::Once | Answer::Always) => Ok(()),
+            answer => Err(refusal(answer, account, caller)),
+        }
+    }
+}
+
+fn elsewhere(account: &AccountName) -> Error {
+    Error::access_denied(format!("{:?} has rules that need the session bus; ask there", account.as_str()))
+}
+
+/// Why the user's answer, or none, is a no.
+fn refusal(answer: Option<Answer>, account: &AccountName, caller: &Caller) -> String {
+    let (who, account) = (&caller.id, account.as_str());
+    match answer {
+        None => format!("the user has not answered yet whether {who} may use {account:?}; try again"),
+        Some(Answer::NobodyToAsk) => format!(
+            "{who} may use {account:?} only if the user says so, and there is no notification server to ask \
+             through; allow it with a rule in the configuration, then run: bearerctl reload"
+        ),
+        Some(Answer::Denied) => format!(
+            "the user has denied {who} the use of {account:?}; to be asked again run: \
+             bearerctl permissions --forget {who} {account}"
+        ),
+        Some(_) => format!(
+            "the user was asked whether {who} may use {account:?} and did not say yes; to be asked again run: \
+             bearerctl permissions --forget {who} {account}"
+        ),
+    }
+}
+
+/// Leave to do one thing.
+pub(super) struct Permit {
+    access: Arc<Access>,
+    clock: Clock,
+    caller: Arc<Caller>,
+    account: AccountName,
+    event: Event,
+    /// When the caller must be answered, where the user was asked first.
+    deadline: Option<BootTime>,
+}
+
+impl Permit {
+    /// Does it, and notes how it went.
+    pub(super) async fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, impl Into<Error>>>,
+    ) -> Result<T, Error> {
+        self.hand_out(work, |_| 0).await
+    }
+
+    /// As `run`, for what expires.
+    pub(super) async fn hand_out<T>(
+        &self,
+        work: impl Future<Output = Result<T, impl Into<Error>>>,
+        expires: impl FnOnce(&T) -> u64,
+    ) -> Result<T, Error> {
+        let work = async { work.await.map_err(Into::into) };
+        let Some(deadline) = self.deadline else { return self.noted(work.await, expires) };
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            () = self.clock.sleep_until(deadline) => {
+                Err(Error::timeout("the user was asked first, and then time was up; try again"))
+            }
+        };
+        self.noted(done, expires)
+    }
+
+    /// Notes how something ended that this began.
+    pub(super) fn ended(&self, event: Event, outcome: &'static str) {
+        self.access.note(event, &self.account, &self.caller, outcome, 0);
+    }
+
+    fn noted<T>(&self, done: Result<T, Error>, expires: impl FnOnce(&T) -> u64) -> Result<T, Error> {
+        let (outcome, expires) = match &done {
+            Ok(done) => (GRANTED, expires(done)),
+            Err(error) => (error.word(), 0),
+        };
+        self.access.note(self.event, &self.account, &self.caller, outcome, expires);
+        done
+    }
+}

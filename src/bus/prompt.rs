@@ -1,0 +1,97 @@
+//! Asks the user whether a program may use an account, with one notification.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use zbus::Connection;
+use zbus::zvariant::Value;
+
+use super::notifications::{Event, Server, escaped, next};
+use crate::access::caller::Caller;
+use crate::access::consent::Answer;
+use crate::account::AccountName;
+use crate::clock::Clock;
+
+/// A server that takes longer is none.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question stays; the calls that wait for it give up earlier, and may come back.
+const LIFETIME: Duration = Duration::from_secs(120);
+
+const ONCE: &str = "once";
+const ALWAYS: &str = "always";
+const DENY: &str = "deny";
+
+/// Shows the question and waits for its end. `always` offers a lasting yes.
+pub(super) async fn ask(
+    connection: &Connection,
+    clock: &Clock,
+    account: &AccountName,
+    caller: &Caller,
+    always: bool,
+) -> Answer {
+    let shown = tokio::select! {
+        biased;
+        shown = show(connection, account, caller, always) => shown,
+        () = clock.sleep(SERVER_TIMEOUT) => Ok(None),
+    };
+    let (server, id) = match shown {
+        Ok(Some(shown)) => shown,
+        Ok(None) => return Answer::NobodyToAsk,
+        Err(error) => {
+            tracing::debug!(%error, "nobody can be asked");
+            return Answer::NobodyToAsk;
+        }
+    };
+    let proxy = server.proxy.clone();
+    let answer = tokio::select! {
+        biased;
+        answer = answer(server, id) => answer,
+        () = clock.sleep(LIFETIME) => Answer::Unanswered,
+    };
+    // The user, or the server's end, may have been faster.
+    let _ = proxy.close_notification(id).await;
+    answer
+}
+
+/// `None` when the server has no buttons.
+async fn show(
+    connection: &Connection,
+    account: &AccountName,
+    caller: &Caller,
+    always: bool,
+) -> zbus::Result<Option<(Server, u32)>> {
+    let server = Server::find(connection).await?;
+    if !server.proxy.get_capabilities().await?.iter().any(|capability| capability == "actions") {
+        return Ok(None);
+    }
+    let summary = format!("A program wants to use {account}");
+    let body = escaped(&format!("{caller}\nprocess {}. It would get access tokens.", caller.pid));
+    let mut actions = vec![ONCE, "Allow once"];
+    if always {
+        actions.extend([ALWAYS, "Allow always"]);
+    }
+    actions.extend([DENY, "Deny"]);
+    // Stays until it is answered, beside others.
+    let hints = HashMap::from([("urgency", Value::from(2_u8)), ("category", Value::from("network"))]);
+    let id =
+        server.proxy.notify("bearerd", 0, "dialog-password", &summary, &body, &actions, hints, 0).await?;
+    Ok(Some((server, id)))
+}
+
+async fn answer(server: Server, wanted: u32) -> Answer {
+    let mut server = Some(server);
+    loop {
+        match next(&mut server).await {
+            None => return Answer::Unanswered,
+            Some(Event::Closed(id)) if id == wanted => return Answer::Dismissed,
+            Some(Event::Action(id, key)) if id == wanted => match key.as_str() {
+                ONCE => return Answer::Once,
+                ALWAYS => return Answer::Always,
+                DENY => return Answer::Denied,
+                // A click on the text, which answers nothing.
+                _ => {}
+            },
+            Some(_) => {}
+        }
+    }
+}

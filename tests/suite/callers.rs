@@ -1,0 +1,283 @@
+//! Who asks: real processes on a private bus, and what is remembered of them.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::process::Output;
+
+use bearerd::bus::proxy::{AccessProxy, Properties};
+use bearerd::sandbox::provider::Settings;
+
+use crate::support::desk::{Desk, eventually};
+use crate::support::desktop::NotificationServer;
+
+async fn access(desk: &Desk) -> AccessProxy<'static> {
+    AccessProxy::new(&desk.connection).await.unwrap()
+}
+
+fn text(entry: &Properties, name: &str) -> String {
+    entry[name].downcast_ref::<&str>().unwrap().to_owned()
+}
+
+fn number(entry: &Properties, name: &str) -> u64 {
+    entry[name].downcast_ref::<u64>().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// R1, Q5: every hand-out, refusal, login and logout is on record with its caller; the desk looks for tokens
+/// in the daemon's log at its end.
+#[tokio::test]
+async fn everything_that_was_asked_for_is_on_record_with_its_caller() {
+    let desk = Desk::start().await;
+    desk.token("work").await.unwrap_err();
+    desk.log_in("work").await;
+    let (_, expires, _) = desk.token("work").await.unwrap();
+    let printed = desk.ctl(&["token", "work"], "").await;
+    let token = out(&printed).trim().to_owned();
+    desk.ctl(&["logout", "work"], "").await;
+
+    let (next, entries) = access(&desk).await.read_log(0, 0).await.unwrap();
+
+    let told: Vec<(String, String)> =
+        entries.iter().map(|entry| (text(entry, "event"), text(entry, "outcome"))).collect();
+    for (event, outcome) in [
+        ("set-secret", "granted"),
+        ("token", "LoginRequired"),
+        ("login", "granted"),
+        ("login-end", "succeeded"),
+        ("token", "granted"),
+        ("logout", "granted"),
+    ] {
+        assert!(told.contains(&(event.into(), outcome.into())), "{event} {outcome}: {told:?}");
+    }
+    let exe = std::env::current_exe().unwrap();
+    let ours = entries.iter().find(|entry| text(entry, "caller") == format!("exe:{}", exe.display()));
+    assert_eq!(ours.unwrap()["pid"].downcast_ref::<u32>().unwrap(), std::process::id());
+    let granted = |entry: &&Properties| {
+        text(entry, "event") == "token"
+            && text(entry, "outcome") == "granted"
+            && text(entry, "caller").ends_with("/bearerctl")
+    };
+    let granted = entries.iter().find(granted).unwrap();
+    assert!(text(granted, "chain").starts_with("bearerctl ← "), "{granted:?}");
+    assert_eq!(number(granted, "expires"), expires);
+    assert!(!format!("{entries:?}").contains(&token));
+    assert!(access(&desk).await.read_log(next, 0).await.unwrap().1.is_empty());
+}
+
+/// Q5: ten thousand calls of one program are one entry with a count, and two lines.
+#[tokio::test]
+async fn many_calls_of_one_program_are_one_entry_with_their_count() {
+    let desk = Desk::logged_in().await;
+    for _ in 0..10 {
+        let calls = (0..1000).map(|_| desk.token("work"));
+        for token in futures_util::future::join_all(calls).await {
+            token.unwrap();
+        }
+    }
+
+    let (_, entries) = access(&desk).await.read_log(0, 0).await.unwrap();
+
+    let tokens: Vec<&Properties> = entries.iter().filter(|entry| text(entry, "event") == "token").collect();
+    assert_eq!(tokens.iter().map(|entry| number(entry, "count")).sum::<u64>(), 10_000);
+    // Five minutes may end in between.
+    assert!(tokens.len() <= 2, "{tokens:?}");
+    let lines = desk.log().lines().filter(|line| line.contains("gave a token of")).count();
+    assert!(lines <= 2, "{lines} lines");
+}
+
+/// Design section 4: for people and for programs, with filters; and the last use in `status`.
+#[tokio::test]
+async fn the_log_is_printed_and_filtered_and_status_says_who_used_it_last() {
+    let desk = Desk::logged_in().await;
+    desk.ctl(&["token", "work"], "").await;
+
+    let lines = out(&desk.ctl(&["log", "work", "--caller", "bearerctl", "--outcome", "granted"], "").await);
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains("  work  token  granted  exe:/") && lines.contains("(bearerctl ← "), "{lines}");
+    assert_eq!(out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await), "");
+    let json = out(&desk.ctl(&["log", "--json"], "").await);
+    for line in json.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(entry["first"].as_u64().unwrap() > 1_700_000_000 && entry["account"] == "work", "{line}");
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&out(&desk.ctl(&["status", "--json"], "").await)).unwrap();
+    assert!(status[0]["last_used_by"].as_str().unwrap().ends_with("/bearerctl"), "{status}");
+    assert!(status[0]["last_used"].as_u64().unwrap() > 1_700_000_000);
+    let table = out(&desk.ctl(&["status"], "").await);
+    assert!(table.contains("work: last used ") && table.contains(" ago by exe:/"), "{table}");
+}
+
+/// Whoever follows is told as it happens.
+#[tokio::test]
+async fn a_reader_of_the_log_waits_for_what_comes() {
+    let desk = Desk::start().await;
+    let reader = access(&desk).await;
+    let (next, _) = reader.read_log(0, 0).await.unwrap();
+
+    let (read, asked) = tokio::join!(reader.read_log(next, 20_000), desk.token("work"));
+
+    asked.unwrap_err();
+    let (_, entries) = read.unwrap();
+    assert_eq!((entries.len(), text(&entries[0], "outcome").as_str()), (1, "LoginRequired"));
+}
+
+/// With a session, and these keys for its account.
+async fn ruled(keys: &str) -> Desk {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "store = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    desk.write_config(&desk.account("work", &format!("store = \"memory\"\n{keys}")));
+    desk.broker.reload().await.unwrap();
+    desk
+}
+
+const ASK: &str = "rules = [{ caller = \"exe:*/bearerctl\", access = \"ask\" }]";
+
+/// The number of the question that is open, once there is one.
+async fn question(server: &NotificationServer) -> u32 {
+    let open = || server.shown.lock().unwrap().open.keys().next().copied();
+    assert!(eventually(async || open().is_some()).await);
+    open().unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Q5, R1: a rule holds for its callers, for logins as for tokens, and for nobody else.
+#[tokio::test]
+async fn a_rule_denies_its_callers_everything_and_says_which_it_is() {
+    let desk = ruled("rules = [{ caller = \"exe:*/bearerctl\", access = \"deny\" }]").await;
+
+    for command in
+        [&["token", "work"][..], &["login", "work", "--force", "--no-browser"], &["logout"], &["refresh"]]
+    {
+        let denied = desk.ctl(command, "").await;
+        let said = err(&denied);
+        assert_eq!(denied.status.code(), Some(6), "{command:?}: {said}");
+        assert!(
+            said.contains("AccessDenied: exe:/") && said.contains("its rule for \"exe:*/bearerctl\""),
+            "{said}"
+        );
+    }
+    desk.token("work").await.unwrap();
+    let log = out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await);
+    assert_eq!(log.lines().count(), 4, "{log}");
+}
+
+/// Q6: one question for many calls; a yes for good lasts and can be taken back, a no saves from being asked again.
+#[tokio::test]
+async fn the_user_is_asked_once_and_the_answer_is_remembered() {
+    let mut desk = ruled(ASK).await;
+    let server = NotificationServer::start(&desk.bus).await;
+
+    let (first, second, ()) =
+        tokio::join!(desk.ctl(&["token"], ""), desk.ctl(&["token", "work"], ""), async {
+            let id = question(&server).await;
+            let card = server.shown.lock().unwrap().open[&id].clone();
+            assert_eq!(card.summary, "A program wants to use work");
+            assert!(card.body.starts_with("exe:/") && card.body.contains("(bearerctl ← "), "{}", card.body);
+            assert_eq!(card.actions, ["once", "Allow once", "always", "Allow always", "deny", "Deny"]);
+            server.click(id, "always", "").await;
+        });
+    assert!(first.status.success() && second.status.success(), "{}{}", err(&first), err(&second));
+    assert_eq!(server.shown.lock().unwrap().shown, 1);
+
+    // A restart loses this account's session, and not the permission.
+    desk.signal(rustix::process::Signal::TERM);
+    desk.daemon_end().await;
+    desk.start_daemon().await;
+    let after = desk.ctl(&["token"], "").await;
+    assert_ne!(after.status.code(), Some(6), "{}", err(&after));
+    let list = out(&desk.ctl(&["permissions"], "").await);
+    let caller = list.trim().strip_prefix("work  ").unwrap().to_owned();
+    assert!(caller.starts_with("exe:/") && caller.ends_with("/bearerctl"), "{list}");
+
+    let forgotten = desk.ctl(&["permissions", "--forget", &caller, "work"], "").await;
+    assert!(forgotten.status.success(), "{}", err(&forgotten));
+    let (denied, ()) = tokio::join!(desk.ctl(&["token"], ""), async {
+        let id = question(&server).await;
+        server.click(id, "deny", "").await;
+    });
+    assert_eq!(denied.status.code(), Some(6), "{}", err(&denied));
+    let again = desk.ctl(&["token"], "").await;
+    let hint = format!("bearerctl permissions --forget {caller} work\n");
+    assert!(err(&again).ends_with(&hint), "{}", err(&again));
+    assert_eq!(server.shown.lock().unwrap().shown, 2);
+    assert!(eventually(async || server.shown.lock().unwrap().open.is_empty()).await);
+}
+
+/// Without anybody to ask the answer is no, at once, and says why.
+#[tokio::test]
+async fn a_system_without_notifications_refuses_and_says_so() {
+    let desk = ruled(ASK).await;
+
+    let refused = desk.ctl(&["token"], "").await;
+
+    assert_eq!(refused.status.code(), Some(6));
+    assert!(err(&refused).contains("no notification server to ask through"), "{}", err(&refused));
+}
+
+/// An answer that does not come is a no within the time that every call has.
+#[tokio::test]
+async fn a_question_nobody_answers_is_a_refusal_in_time() {
+    let desk = ruled(ASK).await;
+    let server = NotificationServer::start(&desk.bus).await;
+
+    let refused = desk.ctl(&["token"], "").await;
+
+    assert_eq!(refused.status.code(), Some(6));
+    assert!(err(&refused).contains("has not answered yet"), "{}", err(&refused));
+    // It is still there, and its answer counts for the next call.
+    let id = question(&server).await;
+    server.click(id, "once", "").await;
+    assert!(eventually(async || server.shown.lock().unwrap().open.is_empty()).await);
+    let given = desk.ctl(&["token"], "").await;
+    assert!(given.status.success(), "{}", err(&given));
+    assert_eq!(server.shown.lock().unwrap().shown, 1);
+}
+
+/// `confirm`: whoever asks, and each time.
+#[tokio::test]
+async fn an_account_can_be_asked_about_at_each_use() {
+    let desk = ruled("confirm = true").await;
+    let server = NotificationServer::start(&desk.bus).await;
+    for _ in 0..2 {
+        let (token, ()) = tokio::join!(desk.token("work"), async {
+            let id = question(&server).await;
+            let actions = server.shown.lock().unwrap().open[&id].actions.clone();
+            assert_eq!(actions, ["once", "Allow once", "deny", "Deny"]);
+            server.click(id, "once", "").await;
+        });
+        token.unwrap();
+        assert!(eventually(async || server.shown.lock().unwrap().open.is_empty()).await);
+    }
+    assert_eq!(server.shown.lock().unwrap().shown, 2);
+}
+
+/// While paused nothing is handed out, after a restart either, and sessions live on.
+#[tokio::test]
+async fn a_pause_holds_through_a_restart_until_it_is_ended() {
+    let mut desk = Desk::logged_in().await;
+    assert!(desk.ctl(&["pause"], "").await.status.success());
+    let refused = desk.ctl(&["token"], "").await;
+    assert_eq!(refused.status.code(), Some(6));
+    assert!(err(&refused).ends_with("run: bearerctl resume\n"), "{}", err(&refused));
+    assert_eq!(desk.state("work").await, "ready");
+
+    desk.signal(rustix::process::Signal::TERM);
+    desk.daemon_end().await;
+    desk.start_daemon().await;
+
+    assert!(access(&desk).await.paused().await.unwrap());
+    assert_eq!(desk.ctl(&["token"], "").await.status.code(), Some(6));
+    assert!(desk.ctl(&["resume"], "").await.status.success());
+    assert_ne!(desk.ctl(&["token"], "").await.status.code(), Some(6));
+    assert!(!access(&desk).await.paused().await.unwrap());
+}
