@@ -1,0 +1,94 @@
+"""Who asks, with the real things: Flatpak's own sandbox and proxy, and what only looks like them."""
+
+import pytest
+
+from processes import Process, required, run
+
+BROKER = ("org.bearerd.Broker1", "/org/bearerd/Broker1")
+ACCESS = "org.bearerd.Broker1.Access"
+SEND = ["dbus-send", "--session", "--print-reply", f"--dest={BROKER[0]}", BROKER[1]]
+GET_TOKEN = [*SEND, f"{BROKER[0]}.GetToken", "string:work"]
+
+
+class Flatpak:
+    """An application as `flatpak run` starts it: its proxy and itself in bubblewrap, with the instance's file."""
+
+    def __init__(self, session, application):
+        self._session = session
+        self._folder = session.folder / f"flatpak-{application}"
+        self._folder.mkdir()
+        info = self._folder / "info"
+        info.write_text(f"[Application]\nname={application}\n\n[Instance]\ninstance-id=1\n")
+        self._proxy_socket = self._folder / "bus"
+        self._box = [required("bwrap"), "--die-with-parent", "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc"]
+        for link in ("bin", "lib", "lib64"):
+            self._box += ["--symlink", f"usr/{link}", f"/{link}"]
+        self._box += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(info), "/.flatpak-info"]
+        here = ["--bind", str(session.folder), str(session.folder)]
+        proxy = ["xdg-dbus-proxy", session.bus.address, str(self._proxy_socket), "--filter", f"--talk={BROKER[0]}"]
+        self._proxy = Process([*self._box, *here, *proxy], log=self._folder / "proxy.log", env=session.env)
+        self._proxy.ready("the proxy's socket", self._proxy_socket.exists, 10)
+
+    def run(self, *argv):
+        inside = ["--dir", "/run/bus.d", "--bind", str(self._proxy_socket), "/run/bus.d/bus"]
+        env = self._session.env | {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus.d/bus"}
+        return run([*self._box, *inside, *argv], env=env)
+
+    def close(self):
+        self._proxy.kill()
+
+
+@pytest.fixture
+def flatpak(desktop):
+    apps = []
+
+    def start(application):
+        apps.append(Flatpak(desktop, application))
+        return apps[-1]
+
+    yield start
+    for app in apps:
+        app.close()
+
+
+def log(session):
+    """The log's entries as plain dictionaries."""
+    _, entries = session.connection.call(*BROKER, ACCESS, "ReadLog", "tu", 0, 0)
+    return [{name: value for name, (_, value) in entry.items()} for entry in entries]
+
+
+def a_flatpak_is_known_through_its_proxy_and_asked_about(desktop, flatpak):
+    """Q6, R6: by the instance's file; nobody is there to ask, so the answer is no. A rule lets it in."""
+    desktop.ready_account("work")
+    mail = flatpak("org.example.Mail")
+
+    refused = mail.run(*GET_TOKEN)
+
+    assert "Error.AccessDenied" in refused.stderr, refused
+    assert "flatpak:org.example.Mail may use" in refused.stderr, refused
+    entry = next(entry for entry in log(desktop) if entry["outcome"] == "AccessDenied")
+    assert entry["caller"] == "flatpak:org.example.Mail" and "xdg-dbus-proxy" in entry["chain"], entry
+
+    # Neither may it lift its own limits.
+    control = [*SEND, f"{ACCESS}.ListPermissions"]
+    assert "is sandboxed" in mail.run(*control).stderr
+
+    allowed = '[[accounts.work.rules]]\ncaller = "flatpak:org.example.*"\naccess = "allow"\n'
+    config = desktop.config / "bearerd" / "config.toml"
+    config.write_text(config.read_text() + "\n" + allowed)
+    assert desktop.ctl("reload").returncode == 0
+    given = mail.run(*GET_TOKEN)
+    assert given.returncode == 0 and "expires_in" in given.stdout, given.stderr
+    other = flatpak("org.other.App").run(*GET_TOKEN)
+    assert "flatpak:org.other.App may use" in other.stderr, other
+
+
+def a_program_that_pretends_with_a_file_of_its_own_is_no_flatpak(desktop):
+    """R6: only what is in the root of a mount namespace of its own counts; a file that lies about does not."""
+    desktop.ready_account("work")
+    (desktop.home / ".flatpak-info").write_text("[Application]\nname=org.example.Mail\n")
+
+    assert run(GET_TOKEN, env=desktop.env).returncode == 0
+
+    caller = next(entry["caller"] for entry in log(desktop) if entry["chain"].startswith("dbus-send"))
+    assert caller.startswith("exe:/") and caller.endswith("/dbus-send"), caller
