@@ -82,6 +82,8 @@ pub fn prepare<P: Provider, S: Store>(
         published: publisher.subscribe(),
         account: parts.account.clone(),
         personal,
+        warm: Arc::default(),
+        clock: parts.clock.clone(),
     };
     let mut actor = Actor {
         account: parts.account,
@@ -374,7 +376,9 @@ impl<P: Provider, S: Store> Actor<P, S> {
     }
 
     pub(super) fn publish(&self) {
-        let view = self.session.view(&self.clock.now());
+        let now = self.clock.now();
+        self.handle.warm.put(self.session.warm(&now));
+        let view = self.session.view(&now);
         self.publisher.send_if_modified(|published| {
             let login = self.login.as_ref().map(|attempt| &attempt.id);
             let changed =

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
 use super::error::Error;
@@ -42,6 +43,33 @@ async fn a_hundred_callers_cause_one_refresh() {
         answers.into_iter().map(|answer| answer.unwrap().token.expose().to_owned()).collect();
     assert!(tokens.iter().all(|token| token == "canary-a4"));
     assert_eq!(rig.provider.refreshes(), 1);
+}
+
+/// Design section 10: a caller after another does not wake the task; what needs the machine goes to it.
+#[tokio::test(start_paused = true)]
+async fn a_warm_token_needs_no_task_until_something_happens() {
+    let rig = Rig::logged_in().await;
+    let plain = || rig.session.token(TokenOptions::default());
+    let first = plain().await.unwrap();
+
+    let next = plain().now_or_never().unwrap().unwrap();
+    assert!(next.token == first.token && next.expires_at == first.expires_at);
+    assert!(plain().now_or_never().is_some(), "and the next");
+    let long = TokenOptions { min_validity: Some(secs(301)), ..TokenOptions::default() };
+    assert!(rig.session.token(long).now_or_never().is_none(), "it may not live so long");
+
+    plain().await.unwrap();
+    rig.time.suspend(secs(10));
+    assert!(plain().now_or_never().is_none(), "the machine hears of callers, and of the suspend");
+    let second = plain().await.unwrap();
+    assert!(plain().now_or_never().is_some());
+    rig.session.reject(second.token_id.clone()).await.unwrap();
+    assert!(plain().await.unwrap().token != second.token, "a rejected one is gone");
+
+    rig.session.logout().await.unwrap();
+    assert!(plain().await.is_err());
+    rig.session.stop().await;
+    assert!(matches!(plain().now_or_never(), Some(Err(Error::NoSession(_)))));
 }
 
 /// N3; promise 2: the timer alone keeps a session alive, at half of its life.

@@ -8,7 +8,9 @@ use super::error::Error;
 use super::live::Asked;
 use super::state::{Answer, Heirloom, Reply, TokenOptions, TokenReply};
 use super::view::View;
+use super::warm::Warm;
 use crate::account::AccountName;
+use crate::clock::Clock;
 use crate::login::{Attempt, LoginOptions};
 use crate::oidc::error::ProviderError;
 use crate::secret::{ClientSecret, PersonalToken};
@@ -67,6 +69,8 @@ pub struct SessionHandle {
     pub(super) published: watch::Receiver<Published>,
     pub(super) account: AccountName,
     pub(super) personal: bool,
+    pub(super) warm: Arc<Warm>,
+    pub(super) clock: Clock,
 }
 
 impl SessionHandle {
@@ -75,6 +79,12 @@ impl SessionHandle {
     /// # Errors
     /// As the D-Bus contract has them for `GetToken`.
     pub async fn token(&self, options: TokenOptions) -> Result<TokenReply, Error> {
+        // A session that is ending or has ended speaks for itself.
+        if !self.commands.is_closed()
+            && let Some(reply) = self.warm.take(&options, &self.clock.now())
+        {
+            return Ok(reply);
+        }
         match self.ask(Request::Token(options)).await? {
             Reply::Token(reply) => Ok(reply),
             Reply::Flag(_) | Reply::Done => Err(self.gone()),

@@ -23,6 +23,7 @@ mod stored;
 mod tests;
 mod text;
 mod view;
+mod warm;
 
 pub use actor::{Parts, prepare, spawn, system_dice};
 pub use budget::Budget;
