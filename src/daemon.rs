@@ -121,7 +121,7 @@ pub async fn run(
     let _ = connection.release_name(bus::NAME).await;
     drop(direct);
     accounts.stop().await;
-    access.close();
+    access.close().await;
     end
 }
 

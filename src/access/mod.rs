@@ -8,6 +8,7 @@
 //! what is known of any other program of the user that program may have arranged.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -40,6 +41,8 @@ pub struct Access {
     permissions: Arc<consent::File>,
     /// One writer at a time, the last one with the last word.
     writing: tokio::sync::Mutex<()>,
+    /// A lasting answer was given, and is not written yet.
+    unwritten: AtomicBool,
     pause: Pause,
 }
 
@@ -67,6 +70,7 @@ impl Access {
             consent: Mutex::new(Consent::with(permissions.read())),
             permissions: Arc::new(permissions),
             writing: tokio::sync::Mutex::default(),
+            unwritten: AtomicBool::new(false),
             pause: Pause::below(state),
         }
     }
@@ -108,6 +112,7 @@ impl Access {
         tracing::info!(%account, %caller, ?answer, "the user was asked about a caller");
         let lasting = self.consent().answered(now.boot, now.wall.as_secs(), account, &caller.id, answer);
         if lasting {
+            self.unwritten.store(true, Ordering::Relaxed);
             self.write_permissions().await;
         }
     }
@@ -121,6 +126,7 @@ impl Access {
     pub(crate) async fn forget(&self, account: &str, caller: &str) -> bool {
         let known = self.consent().forget(account, caller);
         if known {
+            self.unwritten.store(true, Ordering::Relaxed);
             self.write_permissions().await;
         }
         known
@@ -128,6 +134,9 @@ impl Access {
 
     async fn write_permissions(&self) {
         let _one = self.writing.lock().await;
+        if !self.unwritten.swap(false, Ordering::Relaxed) {
+            return;
+        }
         let (file, permissions) = (Arc::clone(&self.permissions), self.permissions());
         let written = tokio::task::spawn_blocking(move || file.write(&permissions)).await;
         if let Ok(Err(error)) = written {
@@ -213,8 +222,9 @@ impl Access {
         self.log().last_used()
     }
 
-    /// Tells the journal what has only been counted so far.
-    pub fn close(&self) {
+    /// Brings to an end what is still under way: answers to be written, and what has only been counted so far.
+    pub async fn close(&self) {
+        self.write_permissions().await;
         for entry in self.log().untold() {
             self.journal.tell(&entry);
         }
