@@ -41,7 +41,7 @@ def main():
     print("bearerd is linked with the following libraries. The texts of their licences come after the list.\n")
     for package in linked(json.loads(done.stdout)):
         name = f"{package['name']} {package['version']}"
-        print(f"{name}: {package['license'] or 'see below'}, {package['repository'] or 'crates.io'}")
+        print(f"{name}: {package['license'] or 'see below'}, {package['repository'] or 'no repository stated'}")
         for text in notices(package):
             users.setdefault(text, []).append(name)
     for text, names in users.items():
