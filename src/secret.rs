@@ -82,6 +82,11 @@ secret!(
     is_vschar
 );
 secret!(
+    /// A device code (RFC 8628 section 3.2): whoever has it gets the tokens.
+    DeviceCode,
+    is_vschar
+);
+secret!(
     /// A PKCE code verifier (RFC 7636 section 4.1).
     CodeVerifier,
     is_vschar
@@ -92,6 +97,14 @@ impl AccessToken {
     #[must_use]
     pub fn id(&self) -> String {
         URL_SAFE_NO_PAD.encode(&Sha256::digest(self.expose())[..16])
+    }
+}
+
+impl CodeVerifier {
+    /// What is sent ahead of it: S256 (RFC 7636 section 4.2).
+    #[must_use]
+    pub fn challenge(&self) -> String {
+        URL_SAFE_NO_PAD.encode(Sha256::digest(self.expose()))
     }
 }
 

@@ -96,13 +96,19 @@ impl Broker {
 fn login_options(options: &Options) -> Result<LoginOptions, Error> {
     let flow = match options.string("flow")?.as_deref() {
         None | Some("code") => Flow::Code,
+        Some("device") => Flow::Device,
         Some("paste") => Flow::Paste,
-        Some(_) => return Err(Error::invalid_option("`flow` must be \"code\" or \"paste\"")),
+        Some(_) => {
+            return Err(Error::invalid_option("`flow` must be \"code\", \"device\" or \"paste\""));
+        }
     };
     let prompt = options.string("prompt")?.filter(|prompt| !prompt.is_empty());
     let known = |prompt: &String| prompt.split(' ').all(|word| PROMPTS.contains(&word));
     if prompt.as_ref().is_some_and(|prompt| !known(prompt)) {
         return Err(Error::invalid_option(format!("`prompt` must be of: {}", PROMPTS.join(", "))));
+    }
+    if flow == Flow::Device && prompt.is_some() {
+        return Err(Error::invalid_option("`prompt` has no meaning with flow \"device\"; leave it out"));
     }
     Ok(LoginOptions { flow, prompt })
 }
@@ -222,8 +228,8 @@ impl Broker {
     }
 
     /// As Login, with options: open_browser b (default true), activation_token s (for the portal),
-    /// flow s ("code", the default, or "paste": the address on which the browser ends is brought to
-    /// Complete), prompt s (of OpenID Connect: login, consent, select_account, create).
+    /// flow s ("code", the default; "device": the user enters UserCode at VerificationUri, on any device;
+    /// "paste": the address on which the browser ends is brought to Complete), prompt s (of OpenID Connect: login, consent, select_account, create).
     #[zbus(out_args("attempt", "url"))]
     async fn login_with_options(
         &self,

@@ -79,7 +79,7 @@ impl Login {
         self.attempt.account.to_string()
     }
 
-    /// How the user logs in: "code" or "paste".
+    /// How the user logs in: "code", "device" or "paste".
     #[zbus(property(emits_changed_signal = "const"))]
     fn flow(&self) -> &'static str {
         self.attempt.options.flow.as_str()
@@ -97,22 +97,22 @@ impl Login {
         self.attempt.view().url
     }
 
-    /// The code to type in at VerificationUri; empty outside the device flow.
+    /// The code to type in at VerificationUri; empty outside a pending device login.
     #[zbus(property)]
-    fn user_code(&self) -> &'static str {
-        ""
+    fn user_code(&self) -> String {
+        self.attempt.view().user_code
     }
 
-    /// Where the user types the code; empty outside the device flow.
+    /// Where the user types the code; empty outside a pending device login.
     #[zbus(property)]
-    fn verification_uri(&self) -> &'static str {
-        ""
+    fn verification_uri(&self) -> String {
+        self.attempt.view().verification_uri
     }
 
-    /// The same with the code in it; empty outside the device flow.
+    /// The same with the code in it; empty outside a pending device login.
     #[zbus(property)]
-    fn verification_uri_complete(&self) -> &'static str {
-        ""
+    fn verification_uri_complete(&self) -> String {
+        self.attempt.view().verification_uri_complete
     }
 
     /// A stable word for what went wrong; empty otherwise.
@@ -134,22 +134,29 @@ impl Login {
     }
 }
 
-/// Announces the end of the attempt, and takes its object away ten minutes later.
+/// Announces what changes until the end, and takes the object away ten minutes later.
 pub(super) async fn announce(bus: Arc<Bus>, attempt: Arc<Attempt>, path: OwnedObjectPath) {
-    let before = properties(&attempt.view());
-    attempt.ended().await;
-    let after = properties(&attempt.view());
-    let changed: HashMap<&str, Value<'_>> =
-        after.into_iter().zip(before).filter(|(new, old)| new != old).map(|(new, _)| new).collect();
-    bus.emit_changed(&path, LOGIN_INTERFACE, changed).await;
+    let mut views = attempt.subscribe();
+    let mut before = views.borrow_and_update().clone();
+    while !before.state.is_over() && views.changed().await.is_ok() {
+        let after = views.borrow_and_update().clone();
+        let pairs = properties(&after).into_iter().zip(properties(&before));
+        let changed: HashMap<&str, Value<'_>> =
+            pairs.filter(|(new, old)| new != old).map(|(new, _)| new).collect();
+        bus.emit_changed(&path, LOGIN_INTERFACE, changed).await;
+        before = after;
+    }
     bus.clock().sleep(KEPT).await;
     bus.drop_login(&attempt.id, &path).await;
 }
 
-fn properties(view: &AttemptView) -> [(&'static str, Value<'static>); 4] {
+fn properties(view: &AttemptView) -> [(&'static str, Value<'static>); 7] {
     [
         ("State", Value::from(view.state.as_str())),
         ("Url", Value::from(view.url.clone())),
+        ("UserCode", Value::from(view.user_code.clone())),
+        ("VerificationUri", Value::from(view.verification_uri.clone())),
+        ("VerificationUriComplete", Value::from(view.verification_uri_complete.clone())),
         ("Error", Value::from(view.error.clone())),
         ("ErrorMessage", Value::from(view.error_message.clone())),
     ]

@@ -38,3 +38,10 @@ pub(crate) async fn open_uri(
     builder.build().await?.open_uri("", url, options).await?;
     Ok(())
 }
+
+/// Whether a portal runs.
+pub(crate) async fn is_there(connection: &Connection) -> bool {
+    let Ok(bus) = zbus::fdo::DBusProxy::new(connection).await else { return false };
+    let Ok(name) = zbus::names::BusName::try_from("org.freedesktop.portal.Desktop") else { return false };
+    bus.name_has_owner(name).await.unwrap_or(false)
+}

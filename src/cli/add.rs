@@ -114,7 +114,7 @@ pub(super) async fn add(mut wanted: Wanted) -> Result<(), Failure> {
         broker.root.set_client_secret(name, fd.into()).await?;
     }
     let account = name.clone();
-    let wanted = login::Wanted { account, browser: true, paste: false, force: false, timeout: None };
+    let wanted = login::Wanted { account, flow: None, force: false, timeout: None };
     login::log_in(&broker, wanted).await
 }
 

@@ -15,16 +15,30 @@ pub(super) async fn open(broker: &Broker, url: &str) -> bool {
         return true;
     }
     // In a session without a display xdg-open would start a browser in the terminal.
-    let display = ["DISPLAY", "WAYLAND_DISPLAY"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
-    let named = std::env::var("BROWSER").ok().filter(|browser| !browser.is_empty());
-    let candidates: Vec<String> = match (named, display) {
+    let candidates: Vec<String> = match (named(), has_display()) {
         (Some(list), _) => list.split(':').map(str::to_owned).collect(),
         (None, true) => vec!["xdg-open".to_owned()],
         (None, false) => return false,
     };
     candidates.iter().any(|program| start(program, url))
+}
+
+/// Whether the user can be expected to sit before a browser on this machine.
+pub(super) async fn is_near(broker: &Broker) -> bool {
+    if named().is_some() || has_display() {
+        return true;
+    }
+    // Whoever comes over ssh would not see what the portal opens.
+    let remote = ["SSH_CONNECTION", "SSH_TTY"].iter().any(|name| std::env::var_os(name).is_some());
+    !remote && portal::is_there(broker.root.inner().connection()).await
+}
+
+fn named() -> Option<String> {
+    std::env::var("BROWSER").ok().filter(|browser| !browser.is_empty())
+}
+
+fn has_display() -> bool {
+    ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()))
 }
 
 /// Starts a program beside us; it may live on when this one has ended.

@@ -1,9 +1,10 @@
 //! `bearerctl login`.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use zbus::zvariant::{ObjectPath, Value};
+use zbus::zvariant::{ObjectPath, OwnedObjectPath, Value};
 
 use super::broker::{Broker, text};
 use super::failure::Failure;
@@ -18,8 +19,8 @@ const WAIT_MS: u32 = 20_000;
 
 pub(super) struct Wanted {
     pub(super) account: String,
-    pub(super) browser: bool,
-    pub(super) paste: bool,
+    /// `None`: whatever this place allows, with a browser if there is one.
+    pub(super) flow: Option<&'static str>,
     pub(super) force: bool,
     pub(super) timeout: Option<Duration>,
 }
@@ -32,10 +33,9 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
         unlock::unlock(broker).await?;
         before = broker.properties(&account).await?;
     }
-    let pending = before
-        .get("LoginAttempt")
-        .and_then(|path| path.downcast_ref::<ObjectPath<'_>>().ok())
-        .is_some_and(|path| path.as_str() != "/");
+    let attempt = before.get("LoginAttempt").and_then(|path| path.downcast_ref::<ObjectPath<'_>>().ok());
+    let attempt = attempt.filter(|path| path.as_str() != "/");
+    let pending = attempt.is_some();
     let logged_in = matches!(text(&before, "State"), "ready" | "offline" | "unsaved");
     if logged_in && !pending && !wanted.force {
         output::note(&format!(
@@ -47,31 +47,44 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
 
     // From here on there is something to cancel.
     let mut interrupt = super::interrupts()?;
-    let mut options = HashMap::from([("open_browser", Value::from(false))]);
-    if wanted.paste {
-        options.insert("flow", Value::from("paste"));
-    }
-    let (path, url) = broker.root.login_with_options(&account, options).await?;
+    let flows = match (wanted.flow, attempt) {
+        (Some(flow), _) => vec![flow.to_owned()],
+        (None, Some(attempt)) => vec![broker.login(attempt.to_owned().into()).await?.flow().await?],
+        (None, None) => flows_of_this_place(broker).await,
+    };
+    let (flow, path, url) = start(broker, &account, flows).await?;
     let login = broker.login(path).await?;
-    let opened = wanted.browser && browser::open(broker, &url).await;
-    output::note(&if opened {
+    let paste = flow == "paste";
+    let opened = wanted.flow.is_none() && flow == "code" && browser::open(broker, &url).await;
+    let soon = if url.contains("request_uri=") {
+        "\nThe address is good for a short time; for a fresh one run the same command again."
+    } else {
+        ""
+    };
+    output::note(&if flow == "device" {
+        device_text(&account, &login, &url).await?
+    } else if opened {
         format!("log in to {account:?} in the browser that opens; if none does, open:\n  {url}")
-    } else if wanted.paste {
+    } else if paste {
         format!(
-            "to log in to {account:?} open in any browser:\n  {url}\nIt ends on a page that may not load; \
+            "to log in to {account:?} open in any browser:\n  {url}{soon}\nIt ends on a page that may not load; \
              paste that page's whole address here:"
         )
     } else {
         format!(
-            "to log in to {account:?} open in a browser on this machine (elsewhere: bearerctl login {account} --paste):\n  {url}"
+            "to log in to {account:?} open in a browser on this machine (elsewhere: bearerctl login {account} --paste):\n  {url}{soon}"
         )
     });
 
     // A paste is typed on the line where the spinner would turn.
     let spinner = match Clock::system() {
-        Ok(clock) if !wanted.paste => {
+        Ok(clock) if !paste => {
             let end = login.expires().await?;
-            Some(Spinner::until("waiting for the browser (Ctrl-C cancels)", end, clock))
+            let waiting = match flow.as_str() {
+                "device" => "waiting for the code to be entered (Ctrl-C cancels)",
+                _ => "waiting for the browser (Ctrl-C cancels)",
+            };
+            Some(Spinner::until(waiting, end, clock))
         }
         _ => None,
     };
@@ -83,7 +96,7 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     };
     let state = tokio::select! {
         state = end(&login) => Some(state?),
-        failure = pastes(&login), if wanted.paste => {
+        failure = pastes(&login), if paste => {
             login.cancel().await?;
             return Err(failure);
         }
@@ -118,6 +131,59 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
         output::note(&message);
     }
     Ok(())
+}
+
+/// The ways to log in that make sense here, best first.
+async fn flows_of_this_place(broker: &Broker) -> Vec<String> {
+    let flows: &[&str] = if browser::is_near(broker).await {
+        &["code"]
+    } else if std::io::stdin().is_terminal() {
+        &["device", "paste"]
+    } else {
+        &["device", "code"]
+    };
+    flows.iter().map(|&flow| flow.to_owned()).collect()
+}
+
+/// Starts the first flow that the provider has.
+async fn start(
+    broker: &Broker,
+    account: &str,
+    flows: Vec<String>,
+) -> Result<(String, OwnedObjectPath, String), Failure> {
+    let mut flows = flows.into_iter().peekable();
+    loop {
+        let flow = flows.next().unwrap_or_else(|| "code".to_owned());
+        let options =
+            HashMap::from([("open_browser", Value::from(false)), ("flow", Value::from(flow.clone()))]);
+        match broker.root.login_with_options(account, options).await {
+            Err(Error::InvalidOption(_)) if flows.peek().is_some() => {}
+            Err(error) => return Err(error.into()),
+            Ok((path, url)) => return Ok((flow, path, url)),
+        }
+    }
+}
+
+/// RFC 8628 sections 3.3 and 5.4: the code is shown always, and whose login it is.
+async fn device_text(account: &str, login: &LoginProxy<'_>, url: &str) -> Result<String, Failure> {
+    let (page, code) = (login.verification_uri().await?, login.user_code().await?);
+    let picture = if super::stderr_is_terminal() { qr_code(url) } else { String::new() };
+    let direct =
+        if url == page { String::new() } else { format!("or open, and compare the code:\n  {url}\n") };
+    Ok(format!(
+        "to log in to {account:?} open on any device:\n  {page}\nand enter the code:\n  {code}\n{direct}{picture}\
+         Go on only if you have started this login yourself; never give the code to anybody."
+    ))
+}
+
+/// For a camera: black on white whatever the terminal's colours are. Empty if the address is too long.
+fn qr_code(url: &str) -> String {
+    let Ok(code) = qrcode::QrCode::with_error_correction_level(url, qrcode::EcLevel::L) else {
+        return String::new();
+    };
+    let picture = code.render::<qrcode::render::unicode::Dense1x2>().build();
+    let lines = picture.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n"));
+    lines.collect()
 }
 
 /// Waits for the end of the attempt.

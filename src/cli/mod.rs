@@ -96,6 +96,9 @@ enum Request {
         /// Print the address only.
         #[arg(long)]
         no_browser: bool,
+        /// Log in on any device: it shows a code to enter there. Chosen by itself where there is no browser.
+        #[arg(long, conflicts_with_all = ["paste", "no_browser"])]
+        device: bool,
         /// The browser is on another machine: paste the address on which it ends.
         #[arg(long)]
         paste: bool,
@@ -265,9 +268,14 @@ async fn run(command: Command) -> Result<u8, Failure> {
 async fn ask(request: Request) -> Result<(), Failure> {
     let broker = Broker::connect().await?;
     match request {
-        Request::Login { account, no_browser, paste, force, timeout } => {
-            let browser = !no_browser && !paste;
-            let wanted = login::Wanted { account: name(account), browser, paste, force, timeout };
+        Request::Login { account, no_browser, device, paste, force, timeout } => {
+            let flow = match (device, paste, no_browser) {
+                (true, ..) => Some("device"),
+                (_, true, _) => Some("paste"),
+                (.., true) => Some("code"),
+                _ => None,
+            };
+            let wanted = login::Wanted { account: name(account), flow, force, timeout };
             login::log_in(&broker, wanted).await
         }
         Request::Token { wanted, format, user } => {

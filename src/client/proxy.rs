@@ -94,6 +94,18 @@ pub trait Login {
     fn cancel(&self) -> Result<(), Error>;
 
     #[zbus(property)]
+    fn flow(&self) -> zbus::Result<String>;
+
+    #[zbus(property)]
+    fn user_code(&self) -> zbus::Result<String>;
+
+    #[zbus(property)]
+    fn verification_uri(&self) -> zbus::Result<String>;
+
+    #[zbus(property)]
+    fn verification_uri_complete(&self) -> zbus::Result<String>;
+
+    #[zbus(property)]
     fn error_message(&self) -> zbus::Result<String>;
 
     #[zbus(property)]

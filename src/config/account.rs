@@ -24,12 +24,16 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "authorization_endpoint",
     "token_endpoint",
     "revocation_endpoint",
+    "device_authorization_endpoint",
+    "pushed_authorization_request_endpoint",
     "jwks_uri",
     "response_mode",
     "profile_url",
     "profile_name",
     "client_auth",
     "pkce",
+    "par",
+    "max_age",
     "iss",
     "extra_params",
     "scope_on_refresh",
@@ -70,6 +74,8 @@ const RESERVED_PARAMETERS: &[&str] = &[
     "code_challenge_method",
     "code",
     "grant_type",
+    "client_assertion",
+    "client_assertion_type",
     "request",
     "request_uri",
     "response_mode",
@@ -78,6 +84,8 @@ const RESERVED_PARAMETERS: &[&str] = &[
 const KEYCLOAK_AUTHORIZATION: &str = "/protocol/openid-connect/auth";
 const KEYCLOAK_TOKEN: &str = "/protocol/openid-connect/token";
 const MAX_MIN_VALIDITY: u64 = 86_400;
+/// A year, in seconds.
+const MAX_MAX_AGE: u64 = 365 * 86_400;
 
 /// All keys of an account, for the reference and for suggestions.
 pub(super) fn account_keys() -> Vec<&'static str> {
@@ -152,7 +160,13 @@ fn read_oauth<'a>(
     warnings: &mut Vec<String>,
 ) -> Result<OAuthConfig, ConfigError> {
     let scopes = scopes(layers)?;
-    let (endpoints, issuer) = endpoints(layers, place, issuer, scopes.iter().any(|scope| scope == "openid"))?;
+    let openid = scopes.iter().any(|scope| scope == "openid");
+    let (endpoints, issuer) = endpoints(layers, place, issuer, openid)?;
+    let max_age = layers.get("max_age");
+    if let (Some(field), false) = (&max_age, openid) {
+        return Err(field.error("needs openid in `scopes`: only an ID token tells when the user logged in"));
+    }
+    let max_age = max_age.map(|field| field.integer(MAX_MAX_AGE)).transpose()?;
     let client_id = layers
         .get("client_id")
         .ok_or_else(|| place.error("needs `client_id`, as registered at the provider"))?;
@@ -199,6 +213,8 @@ fn read_oauth<'a>(
             field.word(&[("query", ResponseMode::Query), ("form_post", ResponseMode::FormPost)])
         })?,
         pkce: flag("pkce", true)?,
+        par: flag("par", true)?,
+        max_age,
         extra_params: extra_params(layers)?,
         scope_on_refresh: flag("scope_on_refresh", false)?,
         keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {
@@ -230,12 +246,22 @@ fn endpoints<'a>(
     let token = layers.url("token_endpoint")?;
     let revocation = layers.url("revocation_endpoint")?;
     let jwks = layers.url("jwks_uri")?;
+    let device_authorization = layers.url("device_authorization_endpoint")?;
+    let push = layers.url("pushed_authorization_request_endpoint")?;
     let (authorization, token) = match (authorization, token, issuer) {
         (Some(authorization), Some(token), _) => (authorization, token),
         (authorization, token, Some(issuer)) => {
             let url = Url::parse(issuer)
                 .map_err(|why| place.error(&format!("has an issuer that is no URL: {why}")))?;
-            let discovered = DiscoveredEndpoints { issuer: url, authorization, token, revocation, jwks };
+            let discovered = DiscoveredEndpoints {
+                issuer: url,
+                authorization,
+                token,
+                revocation,
+                jwks,
+                device_authorization,
+                push,
+            };
             return Ok((Endpoints::Discovered(Box::new(discovered)), Some(issuer.to_owned())));
         }
         (..) if layers.preset.is_some() => {
@@ -266,7 +292,9 @@ fn endpoints<'a>(
         (None, None) => LogoutEndpoint::None,
     };
     let userinfo = of_realm("userinfo");
-    let explicit = ExplicitEndpoints { authorization, token, logout, jwks, userinfo };
+    let device_authorization = device_authorization.or_else(|| of_realm("auth/device"));
+    let explicit =
+        ExplicitEndpoints { authorization, token, logout, jwks, userinfo, device_authorization, push };
     Ok((Endpoints::Explicit(Box::new(explicit)), issuer))
 }
 
@@ -362,6 +390,9 @@ fn extra_params(layers: &Layers<'_>) -> Result<BTreeMap<String, String>, ConfigE
     let preset = layers.preset.and_then(|preset| preset.get("extra_params"));
     for field in preset.into_iter().chain(layers.own.get("extra_params")) {
         for (name, _, value) in field.table()?.iter() {
+            if name == "max_age" {
+                return Err(value.error("must be the account's own key `max_age`, which is checked too"));
+            }
             if RESERVED_PARAMETERS.contains(&name) {
                 return Err(value.error("is a parameter that bearerd sets itself; remove it"));
             }

@@ -77,6 +77,10 @@ pub struct OAuthConfig {
     pub issuer: Option<String>,
     pub response_mode: ResponseMode,
     pub pkce: bool,
+    /// Push authorization requests (RFC 9126) where the provider offers it.
+    pub par: bool,
+    /// How long ago the user may have logged in at the provider, in seconds (OpenID Connect Core section 3.1.2.1).
+    pub max_age: Option<u64>,
     /// Added to the authorization request; never a reserved name.
     pub extra_params: BTreeMap<String, String>,
     /// A refresh repeats the scopes (RFC 6749 section 6 lets it leave them out, some providers do not).
@@ -107,6 +111,8 @@ pub struct DiscoveredEndpoints {
     pub token: Option<Url>,
     pub revocation: Option<Url>,
     pub jwks: Option<Url>,
+    pub device_authorization: Option<Url>,
+    pub push: Option<Url>,
 }
 
 /// Endpoints from the configuration.
@@ -118,6 +124,10 @@ pub struct ExplicitEndpoints {
     /// The provider's keys, for ID tokens.
     pub jwks: Option<Url>,
     pub userinfo: Option<Url>,
+    /// RFC 8628 section 3.1.
+    pub device_authorization: Option<Url>,
+    /// RFC 9126 section 2.
+    pub push: Option<Url>,
 }
 
 /// How the response comes back through the browser.

@@ -92,7 +92,7 @@ async fn log_in<P: Provider>(
             return Conclusion::failed(callback, "listener-failed", "the callback listener failed".into());
         }
     };
-    let secret = match login_secret(session, clock).await {
+    let secret = match session.login_secret_within(UNLOCK_WAIT, clock).await {
         Ok(secret) => secret,
         Err(error) => return Conclusion::failed(callback, "no-client-secret", error.to_string()),
     };
@@ -130,22 +130,4 @@ async fn log_in<P: Provider>(
         Err(error) => return Conclusion::failed(callback, "stopped", error.to_string()),
     };
     Conclusion { state: LoginState::Succeeded, error: "", message, page: Some((callback, page)) }
-}
-
-/// The client secret; while the keyring is closed its unlocking is waited for.
-async fn login_secret(
-    session: &SessionHandle,
-    clock: &Clock,
-) -> Result<Option<crate::secret::ClientSecret>, Error> {
-    let deadline = clock.now().boot.after(UNLOCK_WAIT);
-    let mut changes = session.watch();
-    loop {
-        match session.login_secret().await {
-            Err(error @ (Error::StoreLocked(_) | Error::StoreUnavailable(_))) => tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return Err(error) },
-                () = clock.sleep_until(deadline) => return Err(error),
-            },
-            result => return result,
-        }
-    }
 }

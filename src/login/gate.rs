@@ -71,6 +71,10 @@ impl Gate {
         }
     }
 
+    pub(crate) fn request(&self) -> Arc<AuthorizationRequest> {
+        Arc::clone(&self.request)
+    }
+
     pub(crate) fn is_used(&self) -> bool {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }

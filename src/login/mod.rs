@@ -1,6 +1,7 @@
 //! Logins: one attempt per account at a time, shared by everybody who asked for it.
 //!
-//! An [`Attempt`] is what others see and hold; `code::run` drives it through the code flow.
+//! An [`Attempt`] is what others see and hold; `code::run` drives it through the code flow, `device::run`
+//! through the device flow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::AccountName;
+use crate::clock::{BootTime, Now};
+use crate::oidc::authorization::AuthorizationRequest;
 use gate::{Gate, Offer};
 
 pub mod code;
+pub(crate) mod device;
 pub(crate) mod gate;
 pub mod loopback;
 mod page;
@@ -27,6 +31,8 @@ pub enum Flow {
     /// Through a listener on loopback.
     #[default]
     Code,
+    /// On another device, by a code (RFC 8628).
+    Device,
     /// The user brings the address on which the browser ended; for a browser on another machine.
     Paste,
 }
@@ -36,6 +42,7 @@ impl Flow {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Code => "code",
+            Self::Device => "device",
             Self::Paste => "paste",
         }
     }
@@ -50,8 +57,9 @@ pub struct LoginOptions {
 }
 
 /// How far a login is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LoginState {
+    #[default]
     Pending,
     Succeeded,
     Cancelled,
@@ -81,11 +89,17 @@ impl LoginState {
 }
 
 /// What may be seen of an attempt. The URL holds `state`, and is readable by the same user only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttemptView {
     pub state: LoginState,
     /// Empty at the end.
     pub url: String,
+    /// Until when the address can be opened, where the provider limits it (RFC 9126 section 2.2).
+    pub url_until: Option<BootTime>,
+    /// What the user needs for the device flow; empty outside it and at the end.
+    pub user_code: String,
+    pub verification_uri: String,
+    pub verification_uri_complete: String,
     /// A stable word, empty unless it went wrong.
     pub error: String,
     /// A sentence with the next step.
@@ -99,7 +113,8 @@ pub struct Attempt {
     /// Seconds since the Unix epoch.
     pub expires: u64,
     pub options: LoginOptions,
-    gate: Arc<Gate>,
+    /// `None` in the device flow, where no address comes back.
+    gate: Option<Arc<Gate>>,
     view: watch::Sender<AttemptView>,
     cancel: CancellationToken,
 }
@@ -107,21 +122,15 @@ pub struct Attempt {
 impl Attempt {
     pub(crate) fn new(
         account: AccountName,
-        url: String,
+        view: AttemptView,
         expires: u64,
         options: LoginOptions,
-        gate: Arc<Gate>,
+        gate: Option<Arc<Gate>>,
     ) -> Result<Self, getrandom::Error> {
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random)?;
         let id = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         let id = id.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
-        let view = AttemptView {
-            state: LoginState::Pending,
-            url,
-            error: String::new(),
-            error_message: String::new(),
-        };
         let (view, cancel) = (watch::Sender::new(view), CancellationToken::new());
         Ok(Self { id, account, expires, options, gate, view, cancel })
     }
@@ -146,11 +155,30 @@ impl Attempt {
     /// # Errors
     /// Why it is not this login's; then the login goes on.
     pub fn complete(&self, address: &str) -> Result<(), &'static str> {
-        match self.gate.offer_url(address) {
+        let Some(gate) = &self.gate else { return Err("this login waits for its code, and for no address") };
+        match gate.offer_url(address) {
             Offer::Taken => Ok(()),
             Offer::Stray(why) => Err(why),
             Offer::AlreadyUsed => Err("the login has its answer already"),
         }
+    }
+
+    /// The request, if the time for opening its address is over.
+    pub(crate) fn stale_request(&self, now: &Now) -> Option<Arc<AuthorizationRequest>> {
+        let over = self.view.borrow().url_until.is_some_and(|until| until <= now.boot);
+        self.gate.as_ref().filter(|_| over).map(|gate| gate.request())
+    }
+
+    /// Puts a fresh address in the place of one that cannot be opened any more.
+    pub(crate) fn renew_url(&self, url: String, until: Option<BootTime>) {
+        self.view.send_if_modified(|view| {
+            let pending = !view.state.is_over();
+            if pending {
+                view.url = url;
+                view.url_until = until;
+            }
+            pending
+        });
     }
 
     /// Ends a pending attempt; an ended one stays as it is.
@@ -173,8 +201,15 @@ impl Attempt {
         tracing::info!(account = %self.account, state = state.as_str(), error, "login ended");
         self.view.send_modify(|view| {
             view.state = state;
-            view.url.clear();
-            view.error = error.to_owned();
+            for secret in [
+                &mut view.url,
+                &mut view.user_code,
+                &mut view.verification_uri,
+                &mut view.verification_uri_complete,
+            ] {
+                secret.clear();
+            }
+            error.clone_into(&mut view.error);
             view.error_message = error_message;
         });
     }

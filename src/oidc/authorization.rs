@@ -1,9 +1,6 @@
 //! The authorization request and its response (RFC 6749 section 4.1, RFC 7636, RFC 9207). Pure, but
 //! for the random numbers.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
 use url::{Url, form_urlencoded};
 
 use super::text::clean;
@@ -12,7 +9,10 @@ use crate::secret::{AuthorizationCode, CodeVerifier, random_token};
 
 /// One login's request: everything that its response is checked against is in here.
 pub struct AuthorizationRequest {
-    pub url: Url,
+    endpoint: Url,
+    parameters: Vec<(&'static str, String)>,
+    /// Configured by the user, whose names are not known here.
+    extra: Vec<(String, String)>,
     pub redirect_uri: String,
     /// `None` with `pkce = false`.
     pub verifier: Option<CodeVerifier>,
@@ -27,8 +27,18 @@ pub struct AuthorizationRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Front {
     pub endpoint: Url,
+    pub push: Push,
     pub iss: IssPolicy,
     pub issuer: Option<String>,
+}
+
+/// Whether the request goes to the provider over the back channel first (RFC 9126).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    /// Not offered, or switched off.
+    No,
+    Offered,
+    Required,
 }
 
 /// What a request at the redirect URI means for the login.
@@ -60,36 +70,61 @@ impl AuthorizationRequest {
         let verifier = if config.pkce { CodeVerifier::parse(random_token()?).ok() } else { None };
         let openid = config.scopes.iter().any(|scope| scope == "openid");
         let nonce = if openid { Some(random_token()?) } else { None };
-        let mut url = front.endpoint;
-        {
-            let mut query = url.query_pairs_mut();
-            query
-                .append_pair("response_type", "code")
-                .append_pair("client_id", &config.client_id)
-                .append_pair("redirect_uri", &redirect_uri)
-                .append_pair("state", &state);
-            if !config.scopes.is_empty() {
-                query.append_pair("scope", &config.scopes.join(" "));
-            }
-            if let Some(verifier) = &verifier {
-                let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose()));
-                query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
-            }
-            if let Some(nonce) = &nonce {
-                query.append_pair("nonce", nonce);
-            }
-            if config.response_mode == ResponseMode::FormPost {
-                query.append_pair("response_mode", "form_post");
-            }
-            if let Some(prompt) = prompt {
-                query.append_pair("prompt", prompt);
-            }
-            let ours = |name: &str| name == "prompt" && prompt.is_some();
-            for (name, value) in config.extra_params.iter().filter(|(name, _)| !ours(name)) {
-                query.append_pair(name, value);
-            }
+        let mut parameters = vec![
+            ("response_type", "code".to_owned()),
+            ("client_id", config.client_id.clone()),
+            ("redirect_uri", redirect_uri.clone()),
+            ("state", state.clone()),
+        ];
+        if !config.scopes.is_empty() {
+            parameters.push(("scope", config.scopes.join(" ")));
         }
-        Ok(Self { url, redirect_uri, verifier, nonce, state, iss: front.iss, issuer: front.issuer })
+        if let Some(verifier) = &verifier {
+            parameters.extend([
+                ("code_challenge", verifier.challenge()),
+                ("code_challenge_method", "S256".to_owned()),
+            ]);
+        }
+        if let Some(nonce) = &nonce {
+            parameters.push(("nonce", nonce.clone()));
+        }
+        if config.response_mode == ResponseMode::FormPost {
+            parameters.push(("response_mode", "form_post".to_owned()));
+        }
+        if let Some(max_age) = config.max_age {
+            parameters.push(("max_age", max_age.to_string()));
+        }
+        if let Some(prompt) = prompt {
+            parameters.push(("prompt", prompt.to_owned()));
+        }
+        let ours = |name: &str| name == "prompt" && prompt.is_some();
+        let extra = config.extra_params.iter().filter(|(name, _)| !ours(name));
+        let extra = extra.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let (endpoint, iss, issuer) = (front.endpoint, front.iss, front.issuer);
+        Ok(Self { endpoint, parameters, extra, redirect_uri, verifier, nonce, state, iss, issuer })
+    }
+
+    /// Everything that is asked for.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let extra = self.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.parameters.iter().map(|(name, value)| (*name, value.as_str())).chain(extra)
+    }
+
+    /// The address for the browser with everything in it.
+    #[must_use]
+    pub fn url(&self) -> Url {
+        let mut url = self.endpoint.clone();
+        url.query_pairs_mut().extend_pairs(self.parameters());
+        url
+    }
+
+    /// The address for the browser once the request was pushed (RFC 9126 section 4).
+    #[must_use]
+    pub fn pushed_url(&self, request_uri: &str) -> Url {
+        let mut url = self.endpoint.clone();
+        let client_id = self.parameters().filter(|(name, _)| *name == "client_id");
+        url.query_pairs_mut().extend_pairs(client_id).append_pair("request_uri", request_uri);
+        url
     }
 
     /// Reads the query of a request to the redirect URI. Unknown parameters are ignored; nothing
@@ -153,6 +188,10 @@ fn constant_time_eq(a: &str, b: &str) -> bool {
 mod tests {
     use std::collections::{BTreeMap, HashMap};
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
     use crate::config::{DiscoveredEndpoints, Endpoints, KeepAlive, RedirectUri, SecretSource, StoreKind};
 
@@ -171,12 +210,16 @@ mod tests {
                 token: None,
                 revocation: None,
                 jwks: None,
+                device_authorization: None,
+                push: None,
             })),
             profile: None,
             iss: Some(IssPolicy::IfPresent),
             issuer: Some(ISSUER.into()),
             response_mode: ResponseMode::Query,
             pkce: true,
+            par: true,
+            max_age: None,
             extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
             scope_on_refresh: false,
             keep_alive: KeepAlive::Always,
@@ -190,6 +233,7 @@ mod tests {
     fn request(config: &OAuthConfig) -> AuthorizationRequest {
         let front = Front {
             endpoint: Url::parse("https://sso.example/auth?kept=1").unwrap(),
+            push: Push::No,
             iss: config.iss.unwrap(),
             issuer: config.issuer.clone(),
         };
@@ -197,7 +241,7 @@ mod tests {
     }
 
     fn query(request: &AuthorizationRequest) -> HashMap<String, String> {
-        request.url.query_pairs().into_owned().collect()
+        request.url().query_pairs().into_owned().collect()
     }
 
     /// A1, A2, A6, A8, A13.

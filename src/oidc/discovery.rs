@@ -15,6 +15,12 @@ pub struct Metadata {
     pub end_session_endpoint: Option<Url>,
     pub userinfo_endpoint: Option<Url>,
     pub jwks_uri: Option<Url>,
+    /// RFC 8628 section 4.
+    pub device_authorization_endpoint: Option<Url>,
+    /// RFC 9126 section 5.
+    pub pushed_authorization_request_endpoint: Option<Url>,
+    /// Requests that were not pushed are refused.
+    pub requires_push: bool,
     /// The best way to authenticate that both sides know; `None` when there is none.
     pub client_auth: Option<ClientAuth>,
     /// Responses carry `iss` (RFC 9207 section 3).
@@ -30,6 +36,10 @@ struct Wire {
     end_session_endpoint: Option<String>,
     userinfo_endpoint: Option<String>,
     jwks_uri: Option<String>,
+    device_authorization_endpoint: Option<String>,
+    pushed_authorization_request_endpoint: Option<String>,
+    #[serde(default)]
+    require_pushed_authorization_requests: bool,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
@@ -87,6 +97,15 @@ pub fn read(document: &[u8], issuer: &str) -> Result<Metadata, String> {
         end_session_endpoint: url("end_session_endpoint", wire.end_session_endpoint.as_ref())?,
         userinfo_endpoint: url("userinfo_endpoint", wire.userinfo_endpoint.as_ref())?,
         jwks_uri: url("jwks_uri", wire.jwks_uri.as_ref())?,
+        device_authorization_endpoint: url(
+            "device_authorization_endpoint",
+            wire.device_authorization_endpoint.as_ref(),
+        )?,
+        pushed_authorization_request_endpoint: url(
+            "pushed_authorization_request_endpoint",
+            wire.pushed_authorization_request_endpoint.as_ref(),
+        )?,
+        requires_push: wire.require_pushed_authorization_requests,
         client_auth: client_auth(wire.token_endpoint_auth_methods_supported.as_deref()),
         sends_iss: wire.authorization_response_iss_parameter_supported,
     })
@@ -182,7 +201,14 @@ mod tests {
             "file:///etc/passwd",
             "token",
         ] {
-            for name in ["token_endpoint", "authorization_endpoint", "revocation_endpoint", "jwks_uri"] {
+            for name in [
+                "token_endpoint",
+                "authorization_endpoint",
+                "revocation_endpoint",
+                "jwks_uri",
+                "device_authorization_endpoint",
+                "pushed_authorization_request_endpoint",
+            ] {
                 assert!(read_with(name, json!(bad)).unwrap_err().contains(name), "{name} {bad}");
             }
         }

@@ -27,6 +27,10 @@ pub(super) struct Endpoints {
     pub(super) logout: LogoutEndpoint,
     pub(super) jwks: Option<Url>,
     pub(super) userinfo: Option<Url>,
+    pub(super) device_authorization: Option<Url>,
+    /// Where authorization requests are pushed; `None` with `par = false` too.
+    pub(super) push: Option<Url>,
+    pub(super) requires_push: bool,
     pub(super) client_auth: ClientAuth,
     pub(super) iss: IssPolicy,
 }
@@ -70,12 +74,22 @@ impl Resolver {
                 logout: explicit.logout.clone(),
                 jwks: explicit.jwks.clone(),
                 userinfo: explicit.userinfo.clone(),
+                device_authorization: explicit.device_authorization.clone(),
+                push: explicit.push.clone().filter(|_| self.config.par),
+                requires_push: false,
                 client_auth: self.config.client_auth.unwrap_or(ClientAuth::Basic),
                 iss: self.config.iss.unwrap_or(IssPolicy::IfPresent),
             }),
             config::Endpoints::Discovered(discovered) => {
-                let DiscoveredEndpoints { issuer, authorization, token, revocation, jwks } =
-                    discovered.as_ref();
+                let DiscoveredEndpoints {
+                    issuer,
+                    authorization,
+                    token,
+                    revocation,
+                    jwks,
+                    device_authorization,
+                    push,
+                } = discovered.as_ref();
                 let metadata = self.metadata(issuer, token.is_some()).await?;
                 let token = token.clone().unwrap_or(metadata.token_endpoint);
                 let keycloak = token.as_str().strip_suffix(KEYCLOAK_TOKEN).is_some();
@@ -93,6 +107,14 @@ impl Resolver {
                     logout,
                     jwks: jwks.clone().or(metadata.jwks_uri),
                     userinfo: metadata.userinfo_endpoint,
+                    device_authorization: device_authorization
+                        .clone()
+                        .or(metadata.device_authorization_endpoint),
+                    push: push
+                        .clone()
+                        .or(metadata.pushed_authorization_request_endpoint)
+                        .filter(|_| self.config.par),
+                    requires_push: metadata.requires_push,
                     client_auth: self
                         .config
                         .client_auth
@@ -218,7 +240,7 @@ impl Resolver {
 }
 
 /// A lost answer here has spent nothing.
-fn unspent(error: ProviderError) -> ProviderError {
+pub(super) fn unspent(error: ProviderError) -> ProviderError {
     match error.class {
         Class::Ambiguous => ProviderError { class: Class::Unreachable, ..error },
         _ => error,

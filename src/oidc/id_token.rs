@@ -30,8 +30,10 @@ const ALGORITHMS: &[Algorithm] = &[
 pub struct Expected<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
-    /// What the authorization request had.
-    pub nonce: &'a str,
+    /// What the authorization request had; `None` in the device flow, which has none.
+    pub nonce: Option<&'a str>,
+    /// How long ago the user may have logged in, in seconds, if that was asked for.
+    pub max_age: Option<u64>,
     /// For `at_hash`.
     pub access_token: &'a str,
     /// By the provider's own clock if it told, in seconds since the Unix epoch.
@@ -69,6 +71,7 @@ struct Claims {
     azp: Option<String>,
     exp: Option<f64>,
     iat: Option<f64>,
+    auth_time: Option<f64>,
     nonce: Option<String>,
     at_hash: Option<String>,
     preferred_username: Option<String>,
@@ -118,7 +121,16 @@ pub fn verify(token: &str, keys: &JwkSet, expected: &Expected<'_>) -> Result<Ide
     if (now - iat).abs() > MAX_AGE {
         return Err(Invalid("the ID token was issued at another time than now; check this machine's clock"));
     }
-    if claims.nonce.as_deref() != Some(expected.nonce) {
+    #[expect(clippy::cast_precision_loss, reason = "at most a year")]
+    if let Some(max_age) = expected.max_age {
+        let auth_time = claims.auth_time.ok_or(Invalid(
+            "the ID token does not say when the user logged in (auth_time), though max_age asks for it",
+        ))?;
+        if now - auth_time > max_age as f64 + SKEW {
+            return Err(Invalid("the login at the provider is older than max_age allows"));
+        }
+    }
+    if expected.nonce.is_some() && claims.nonce.as_deref() != expected.nonce {
         return Err(Invalid("the ID token was made for another login (nonce)"));
     }
     if let Some(at_hash) = &claims.at_hash
@@ -261,7 +273,8 @@ mod tests {
         Expected {
             issuer: "https://id.example",
             client_id: "app",
-            nonce: "n",
+            nonce: Some("n"),
+            max_age: None,
             access_token: "canary-at",
             now: NOW,
         }

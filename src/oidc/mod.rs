@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use crate::secret::{AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
 use crate::tokens::{Granted, Narrow, TokenResponse};
-use authorization::Front;
+use authorization::{AuthorizationRequest, Front};
+use device::{DeviceAuthorization, Polled};
 use error::ProviderError;
+use push::Pushed;
 
 pub mod authorization;
+pub mod device;
 pub mod discovery;
 mod endpoints;
 pub mod error;
 pub mod http;
 pub mod id_token;
 mod provider;
+pub mod push;
 pub mod text;
 pub mod token;
 
@@ -47,6 +51,26 @@ pub struct RefreshRequest {
 pub trait Provider: Send + Sync + 'static {
     /// Where a login goes; may have to be asked for first.
     fn front(&self) -> impl Future<Output = Result<Front, ProviderError>> + Send;
+
+    /// Hands in an authorization request ahead of the browser (RFC 9126).
+    fn push(
+        &self,
+        request: &AuthorizationRequest,
+        stored_secret: Option<ClientSecret>,
+    ) -> impl Future<Output = Result<Pushed, ProviderError>> + Send;
+
+    /// Begins a login on another device (RFC 8628 section 3.1); `None` when the provider has none.
+    fn authorize_device(
+        &self,
+        stored_secret: Option<ClientSecret>,
+    ) -> impl Future<Output = Result<Option<DeviceAuthorization>, ProviderError>> + Send;
+
+    /// Asks once whether the user has answered there (section 3.4).
+    fn poll_device(
+        &self,
+        authorization: &DeviceAuthorization,
+        stored_secret: Option<ClientSecret>,
+    ) -> impl Future<Output = Polled> + Send;
 
     /// Trades a code for tokens, and finds out whose they are; never repeated, whatever happens
     /// (RFC 6749 section 4.1.2).

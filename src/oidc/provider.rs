@@ -8,15 +8,17 @@ use base64::engine::general_purpose::STANDARD;
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
-use super::authorization::Front;
-use super::endpoints::{Endpoints, Resolver};
+use super::authorization::{AuthorizationRequest, Front, Push};
+use super::device::{self, DeviceAuthorization, Polled};
+use super::endpoints::{Endpoints, Resolver, unspent};
 use super::error::{Class, ProviderError};
 use super::http::{self, Http};
 use super::id_token::{self, Expected, Identity};
+use super::push::{self, Pushed};
 use super::{CodeExchange, End, Provider, RefreshRequest, text, token};
 use crate::clock::Clock;
 use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
-use crate::secret::{AccessToken, ClientSecret, IdToken, RefreshToken};
+use crate::secret::{AccessToken, ClientSecret, CodeVerifier, IdToken, RefreshToken, random_token};
 use crate::tokens::{Granted, TokenResponse};
 
 /// A session that could not be ended at the provider is tried again after this.
@@ -52,11 +54,16 @@ impl OAuthProvider {
         let basic = match (auth, &secret) {
             (ClientAuth::Basic, Some(secret)) => Some(basic(client_id, secret.expose())),
             (ClientAuth::Post, Some(secret)) => {
-                form.extend([("client_id", client_id), ("client_secret", secret.expose())]);
+                if form.iter().all(|(name, _)| *name != "client_id") {
+                    form.push(("client_id", client_id));
+                }
+                form.push(("client_secret", secret.expose()));
                 None
             }
             (ClientAuth::None, _) | (_, None) => {
-                form.push(("client_id", client_id));
+                if form.iter().all(|(name, _)| *name != "client_id") {
+                    form.push(("client_id", client_id));
+                }
                 None
             }
         };
@@ -85,6 +92,20 @@ impl OAuthProvider {
         }
     }
 
+    /// Finds out whose the tokens of a login are.
+    async fn granted(
+        &self,
+        endpoints: &Endpoints,
+        tokens: TokenResponse,
+        nonce: Option<&str>,
+        date: Option<u64>,
+    ) -> Result<Granted, ProviderError> {
+        let identity = self.identity(endpoints, &tokens, nonce, date).await?;
+        let subject = self.name(endpoints, &tokens.access_token, identity.as_ref()).await;
+        let sub = identity.map(|identity| identity.sub).unwrap_or_default();
+        Ok(Granted { tokens, sub, subject })
+    }
+
     /// Checks the ID token of a login. Without `openid` there is nothing that it could be held against.
     async fn identity(
         &self,
@@ -93,7 +114,8 @@ impl OAuthProvider {
         nonce: Option<&str>,
         date: Option<u64>,
     ) -> Result<Option<Identity>, ProviderError> {
-        let (Some(nonce), Some(issuer)) = (nonce, &self.config.issuer) else { return Ok(None) };
+        let openid = self.config.scopes.iter().any(|scope| scope == "openid");
+        let (true, Some(issuer)) = (openid, &self.config.issuer) else { return Ok(None) };
         let bad = |why: String| ProviderError::new(Class::Malformed, why);
         let Some(id_token) = &tokens.id_token else {
             return Err(bad("the provider sent no ID token, though `scopes` asks for openid".into()));
@@ -102,6 +124,7 @@ impl OAuthProvider {
             issuer,
             client_id: &self.config.client_id,
             nonce,
+            max_age: self.config.max_age,
             access_token: tokens.access_token.expose(),
             now: date.unwrap_or_else(|| self.clock.now().wall.as_secs()),
         };
@@ -166,11 +189,89 @@ impl OAuthProvider {
 impl Provider for OAuthProvider {
     async fn front(&self) -> Result<Front, ProviderError> {
         let endpoints = self.resolver.endpoints().await?;
+        let push = match (&endpoints.push, endpoints.requires_push) {
+            (None, _) => Push::No,
+            (Some(_), false) => Push::Offered,
+            (Some(_), true) => Push::Required,
+        };
         Ok(Front {
             endpoint: endpoints.authorization.clone(),
+            push,
             iss: endpoints.iss,
             issuer: self.config.issuer.clone(),
         })
+    }
+
+    async fn push(
+        &self,
+        request: &AuthorizationRequest,
+        stored_secret: Option<ClientSecret>,
+    ) -> Result<Pushed, ProviderError> {
+        let endpoints = self.resolver.endpoints().await?;
+        let Some(url) = &endpoints.push else {
+            return Err(ProviderError::new(Class::Refused, "the provider takes no pushed requests any more"));
+        };
+        let form = request.parameters().collect();
+        let answer = self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await;
+        push::read(&answer.map_err(unspent)?)
+    }
+
+    async fn authorize_device(
+        &self,
+        stored_secret: Option<ClientSecret>,
+    ) -> Result<Option<DeviceAuthorization>, ProviderError> {
+        let endpoints = self.resolver.endpoints().await?;
+        let Some(url) = &endpoints.device_authorization else { return Ok(None) };
+        let verifier = self.config.pkce.then(random_token).transpose();
+        let verifier = verifier.map_err(|error| ProviderError::new(Class::Refused, error.to_string()))?;
+        let verifier = verifier.and_then(|verifier| CodeVerifier::parse(verifier).ok());
+        let (scope, challenge) =
+            (self.config.scopes.join(" "), verifier.as_ref().map(CodeVerifier::challenge));
+        let max_age = self.config.max_age.map(|seconds| seconds.to_string());
+        let mut form = Vec::new();
+        if !scope.is_empty() {
+            form.push(("scope", scope.as_str()));
+        }
+        if let Some(challenge) = &challenge {
+            form.extend([("code_challenge", challenge.as_str()), ("code_challenge_method", "S256")]);
+        }
+        if let Some(max_age) = &max_age {
+            form.push(("max_age", max_age));
+        }
+        form.extend(self.config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let answer = self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await;
+        device::read(&answer.map_err(unspent)?, url.scheme(), verifier).map(Some)
+    }
+
+    async fn poll_device(
+        &self,
+        authorization: &DeviceAuthorization,
+        stored_secret: Option<ClientSecret>,
+    ) -> Polled {
+        let asked = async {
+            let endpoints = self.resolver.endpoints().await?;
+            let mut form = vec![
+                ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+                ("device_code", authorization.device_code.expose()),
+            ];
+            if let Some(verifier) = &authorization.verifier {
+                form.push(("code_verifier", verifier.expose()));
+            }
+            let answer = self.post(&endpoints, &endpoints.token, form, stored_secret, http::CALL_TIMEOUT);
+            Ok((answer.await?, endpoints))
+        };
+        let (answer, endpoints) = match asked.await {
+            Ok(asked) => asked,
+            Err(error) => return Polled::by_error(error),
+        };
+        let tokens = match device::read_poll(&answer) {
+            Ok(tokens) => tokens,
+            Err(other) => return other,
+        };
+        match self.granted(&endpoints, tokens, None, answer.date).await {
+            Ok(granted) => Polled::Granted(Box::new(granted)),
+            Err(error) => Polled::Failed(error),
+        }
     }
 
     async fn exchange(
@@ -194,10 +295,7 @@ impl Provider for OAuthProvider {
             client_id = self.config.client_id,
             "a login's token answer"
         );
-        let identity = self.identity(&endpoints, &tokens, exchange.nonce.as_deref(), answer.date).await?;
-        let subject = self.name(&endpoints, &tokens.access_token, identity.as_ref()).await;
-        let sub = identity.map(|identity| identity.sub).unwrap_or_default();
-        Ok(Granted { tokens, sub, subject })
+        self.granted(&endpoints, tokens, exchange.nonce.as_deref(), answer.date).await
     }
 
     async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, ProviderError> {

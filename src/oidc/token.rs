@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::{Class, ProviderError};
 use super::text::clean;
@@ -34,53 +34,12 @@ pub struct HttpAnswer {
 /// # Errors
 /// Every answer that is no usable token, sorted by [`classify`].
 pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> {
-    let fail = |class, message: String| ProviderError {
-        class,
-        message,
-        code: None,
-        retry_after: answer.retry_after,
-        salvaged: None,
-    };
-    let status = answer.status;
-    let success = matches!(status, 200 | 201);
-    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(&answer.body) else {
-        let class = match by_status(status) {
-            // The provider meant to answer and may have acted: the refresh token may be spent.
-            None if success && looks_like_json(&answer.body) => Class::Ambiguous,
-            Some(Class::Unreachable) => Class::Unreachable,
-            _ => Class::Malformed,
-        };
-        return Err(fail(
-            class,
-            format!("the token endpoint answered with status {status} and no JSON object"),
-        ));
-    };
-
-    if let Some(error) = members.get("error") {
-        let code = error.as_str().map(clean);
-        let text = |key| members.get(key).and_then(Value::as_str).map(clean).filter(|text| !text.is_empty());
-        let mut message = code.clone().unwrap_or_else(|| format!("status {status}"));
-        if let Some(description) = text("error_description") {
-            message = format!("{message}: {description}");
-        }
-        return Err(ProviderError {
-            class: classify(error.as_str(), status),
-            message,
-            code,
-            retry_after: answer.retry_after,
-            salvaged: None,
-        });
-    }
-    if !success {
-        let class = by_status(status).unwrap_or(Class::Malformed);
-        return Err(fail(class, format!("the token endpoint answered with status {status}")));
-    }
-
+    let members = members(answer, "token endpoint")?;
     let string = |key: &str| members.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let refresh_token = string("refresh_token").and_then(|text| RefreshToken::parse(text).ok());
     let unusable = |class, message: &str| ProviderError {
         salvaged: refresh_token.clone(),
-        ..fail(class, message.to_owned())
+        ..failure(answer, class, message.to_owned())
     };
     if answer.content_type.as_deref().is_some_and(|kind| !is_json(kind)) {
         return Err(unusable(Class::Malformed, "the token endpoint's answer is not declared as JSON"));
@@ -129,6 +88,51 @@ pub fn contents(answer: &HttpAnswer) -> String {
     described.collect::<Vec<_>>().join(", ")
 }
 
+/// The members of an endpoint's successful answer.
+///
+/// # Errors
+/// Everything that is no JSON object or an error (RFC 6749 section 5.2), sorted by [`classify`].
+pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Map<String, Value>, ProviderError> {
+    let fail = |class, message| failure(answer, class, message);
+    let status = answer.status;
+    let success = matches!(status, 200 | 201);
+    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(&answer.body) else {
+        let class = match by_status(status) {
+            // The provider meant to answer and may have acted: the refresh token may be spent.
+            None if success && looks_like_json(&answer.body) => Class::Ambiguous,
+            Some(Class::Unreachable) => Class::Unreachable,
+            _ => Class::Malformed,
+        };
+        return Err(fail(class, format!("the {endpoint} answered with status {status} and no JSON object")));
+    };
+
+    if let Some(error) = members.get("error") {
+        let code = error.as_str().map(clean);
+        let text = |key| members.get(key).and_then(Value::as_str).map(clean).filter(|text| !text.is_empty());
+        let mut message = code.clone().unwrap_or_else(|| format!("status {status}"));
+        if let Some(description) = text("error_description") {
+            message = format!("{message}: {description}");
+        }
+        return Err(ProviderError {
+            class: classify(error.as_str(), status),
+            message,
+            code,
+            retry_after: answer.retry_after,
+            salvaged: None,
+        });
+    }
+    if !success {
+        let class = by_status(status).unwrap_or(Class::Malformed);
+        return Err(fail(class, format!("the {endpoint} answered with status {status}")));
+    }
+
+    Ok(members)
+}
+
+fn failure(answer: &HttpAnswer, class: Class, message: String) -> ProviderError {
+    ProviderError { class, message, code: None, retry_after: answer.retry_after, salvaged: None }
+}
+
 /// What a failed token request means, from the OAuth `error` code and the status; never from the
 /// description, whose words change with the provider's version.
 #[must_use]
@@ -169,7 +173,7 @@ fn by_status(status: u16) -> Option<Class> {
 }
 
 /// A number of seconds as providers write it: an integer, an integral float, either as a string.
-fn lifetime(value: &Value) -> Lifetime {
+pub(super) fn lifetime(value: &Value) -> Lifetime {
     let seconds = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => text.trim().parse::<i64>().ok().map(to_f64),

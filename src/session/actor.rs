@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::begin::Begun;
 use super::budget::Budget;
 use super::error::Error;
 use super::handle::{Command, Interruption, Published, Request, SessionHandle};
@@ -22,7 +23,6 @@ use crate::clock::Clock;
 use crate::config::OAuthConfig;
 use crate::login::{Attempt, LoginState};
 use crate::oidc::Provider;
-use crate::oidc::authorization::Front;
 use crate::oidc::error::ProviderError;
 use crate::power::{Busy, BusyGuard};
 use crate::recovery::{Recalled, Recovery};
@@ -141,7 +141,7 @@ pub(super) enum Completion {
     Written(u64, Result<(), StoreError>),
     EndedAtProvider(bool),
     /// Where a login goes.
-    Front(Result<Front, ProviderError>),
+    Begun(Result<Begun, Error>),
     ClientSecretSet(Result<Option<ClientSecret>, StoreError>, oneshot::Sender<Result<(), Error>>),
     PersonalTokenSet(Result<Option<PersonalToken>, StoreError>, oneshot::Sender<Result<(), Error>>),
     LoginOver,
@@ -338,8 +338,8 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 let _ = reply.send(Err(text::not_stored(account, &error)));
                 Vec::new()
             }
-            Ok(Completion::Front(front)) => {
-                self.front_known(front, &now);
+            Ok(Completion::Begun(begun)) => {
+                self.begun(begun, &now);
                 Vec::new()
             }
             Ok(Completion::LoginOver) => {

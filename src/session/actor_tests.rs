@@ -16,8 +16,10 @@ use crate::clock::{Clock, VirtualTime};
 use crate::config::{
     Endpoints, ExplicitEndpoints, KeepAlive, LogoutEndpoint, OAuthConfig, ResponseMode, SecretSource,
 };
-use crate::oidc::authorization::Front;
+use crate::oidc::authorization::{AuthorizationRequest, Front};
+use crate::oidc::device::{DeviceAuthorization, Polled};
 use crate::oidc::error::{Class, ProviderError};
+use crate::oidc::push::Pushed;
 use crate::oidc::{CodeExchange, End, Provider, RefreshRequest};
 use crate::power::Busy;
 use crate::recovery::{Note, Noting, Recalled, Recovery, Unsaved};
@@ -298,6 +300,21 @@ impl Provider for Scripted {
         Err(ProviderError::new(Class::Unreachable, "no login here"))
     }
 
+    async fn push(&self, _: &AuthorizationRequest, _: Option<ClientSecret>) -> Result<Pushed, ProviderError> {
+        Err(ProviderError::new(Class::Unreachable, "no login here"))
+    }
+
+    async fn authorize_device(
+        &self,
+        _: Option<ClientSecret>,
+    ) -> Result<Option<DeviceAuthorization>, ProviderError> {
+        Ok(None)
+    }
+
+    async fn poll_device(&self, _: &DeviceAuthorization, _: Option<ClientSecret>) -> Polled {
+        Polled::Over
+    }
+
     async fn exchange(
         &self,
         _exchange: CodeExchange,
@@ -365,6 +382,8 @@ fn config() -> OAuthConfig {
         logout: LogoutEndpoint::None,
         jwks: None,
         userinfo: None,
+        device_authorization: None,
+        push: None,
     };
     OAuthConfig {
         client_id: "app".into(),
@@ -378,6 +397,8 @@ fn config() -> OAuthConfig {
         issuer: None,
         response_mode: ResponseMode::Query,
         pkce: true,
+        par: true,
+        max_age: None,
         extra_params: std::collections::BTreeMap::new(),
         scope_on_refresh: false,
         keep_alive: KeepAlive::Always,

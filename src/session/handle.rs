@@ -1,6 +1,7 @@
 //! The only door to a session: what may be asked of its task, and what it shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -196,6 +197,25 @@ impl SessionHandle {
 
     pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {
         self.command(Command::LoginSecret).await?
+    }
+
+    /// The client secret; while the keyring is closed its unlocking is waited for.
+    pub(crate) async fn login_secret_within(
+        &self,
+        wait: Duration,
+        clock: &Clock,
+    ) -> Result<Option<ClientSecret>, Error> {
+        let deadline = clock.now().boot.after(wait);
+        let mut changes = self.watch();
+        loop {
+            match self.login_secret().await {
+                Err(error @ (Error::StoreLocked(_) | Error::StoreUnavailable(_))) => tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return Err(error) },
+                    () = clock.sleep_until(deadline) => return Err(error),
+                },
+                result => return result,
+            }
+        }
     }
 
     async fn flag(&self, request: Request) -> Result<bool, Error> {

@@ -1,26 +1,20 @@
 //! Starting a login: one attempt per account, for everybody who asks meanwhile.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, Completion};
+use super::begin::{Begin, Begun};
 use super::error::Error;
 use super::handle::StartedLogin;
 use super::text;
 use crate::clock::Now;
-use crate::config::RedirectUri;
 use crate::login::gate::Gate;
-use crate::login::loopback::{Callback, Listener};
-use crate::login::{Attempt, Flow, LIFETIME, LoginOptions, code};
+use crate::login::loopback::Callback;
+use crate::login::{Attempt, AttemptView, LIFETIME, LoginOptions, code, device};
 use crate::oidc::Provider;
-use crate::oidc::authorization::{AuthorizationRequest, Front};
-use crate::oidc::error::{Class, ProviderError};
 use crate::store::Store;
-
-/// How long the provider may take to say where a login goes; within the callers' 15 seconds.
-const FRONT_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// A login whose provider is being asked where it goes, and those who wait for it.
 pub(super) struct Starting {
@@ -36,11 +30,17 @@ impl<P: Provider, S: Store> Actor<P, S> {
         reply: oneshot::Sender<Result<StartedLogin, Error>>,
     ) {
         let other = Err(Error::InvalidOption(text::other_login(self.account.as_str())));
-        if let Some(attempt) = self.login.as_ref().filter(|attempt| attempt.is_pending()) {
-            let same = attempt.options == options;
-            let joined = StartedLogin { attempt: Arc::clone(attempt), joined: true };
-            let _ = reply.send(if same { Ok(joined) } else { other });
-            return;
+        let pending = self.login.clone().filter(|attempt| attempt.is_pending());
+        let stale = pending.as_ref().and_then(|attempt| attempt.stale_request(&self.clock.now()));
+        if let Some(attempt) = &pending {
+            if attempt.options != options {
+                let _ = reply.send(other);
+                return;
+            }
+            if stale.is_none() {
+                let _ = reply.send(Ok(StartedLogin { attempt: Arc::clone(attempt), joined: true }));
+                return;
+            }
         }
         if let Some(starting) = &mut self.starting {
             if starting.options == options {
@@ -50,7 +50,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
             }
             return;
         }
-        let Some((_, provider)) = &self.oauth else {
+        let Some((config, provider)) = &self.oauth else {
             let text = text::personal_has_no_login(self.account.as_str());
             let _ = reply.send(Err(Error::InvalidArgument(text)));
             return;
@@ -70,33 +70,29 @@ impl<P: Provider, S: Store> Actor<P, S> {
             }
             Ok(_) => {}
         }
-        let (provider, clock) = (Arc::clone(provider), self.clock.clone());
+        let begin = Begin {
+            config: Arc::clone(config),
+            provider: Arc::clone(provider),
+            session: self.handle.clone(),
+            clock: self.clock.clone(),
+        };
+        let wanted = options.clone();
         self.tasks.spawn(async move {
-            let front = tokio::select! {
-                front = provider.front() => front,
-                () = clock.sleep(FRONT_TIMEOUT) => {
-                    Err(ProviderError::new(Class::Unreachable, "no answer in time"))
-                }
-            };
-            Completion::Front(front)
+            Completion::Begun(match stale {
+                Some(request) => begin.push_again(&request).await,
+                None => begin.begin(&wanted).await,
+            })
         });
         self.starting = Some(Starting { options, waiting: vec![reply] });
     }
 
-    /// The provider has said where a login goes, or could not.
-    pub(super) fn front_known(&mut self, front: Result<Front, ProviderError>, now: &Now) {
+    /// It is known where a login goes, or that it cannot go anywhere.
+    pub(super) fn begun(&mut self, begun: Result<Begun, Error>, now: &Now) {
         let Some(Starting { options, waiting }) = self.starting.take() else { return };
-        let account = self.account.as_str();
-        let attempt = match front {
-            Ok(front) => self.start(front, options, now),
-            Err(error) if error.class == Class::Unreachable => {
-                Err(Error::ProviderUnreachable(text::login_not_started(account, &error.message)))
-            }
-            Err(error) => Err(Error::LoginFailed(text::login_not_started(account, &error.message))),
-        };
+        let mut joined = matches!(begun, Ok(Begun::Again { .. }));
+        let attempt = begun.and_then(|begun| self.start(begun, options, now));
         // The attempt is announced before anybody is told of it.
         self.publish();
-        let mut joined = false;
         for reply in waiting {
             let started = attempt.clone().map(|attempt| StartedLogin { attempt, joined });
             let _ = reply.send(started);
@@ -104,55 +100,72 @@ impl<P: Provider, S: Store> Actor<P, S> {
         }
     }
 
-    fn start(&mut self, front: Front, options: LoginOptions, now: &Now) -> Result<Arc<Attempt>, Error> {
-        let account = self.account.as_str();
-        let failed = |why: String| Error::LoginFailed(text::login_not_started(account, &why));
-        let random = |error: getrandom::Error| failed(error.to_string());
+    fn start(&mut self, begun: Begun, options: LoginOptions, now: &Now) -> Result<Arc<Attempt>, Error> {
+        let name = self.account.clone();
+        let account = name.as_str();
+        let random = |error: getrandom::Error| {
+            Error::LoginFailed(text::login_not_started(account, &error.to_string()))
+        };
         let Some((config, provider)) = &self.oauth else {
             return Err(Error::InvalidArgument(text::personal_has_no_login(account)));
         };
-        let (listener, redirect_uri) = match &config.redirect {
-            RedirectUri::Loopback(loopback) => {
-                let listener =
-                    Listener::bind(loopback).map_err(|error| failed(text::no_listener(loopback, &error)))?;
-                let redirect_uri = listener.redirect_uri();
-                (Some(listener), redirect_uri)
+        let (provider, session, clock) = (Arc::clone(provider), self.handle.clone(), self.clock.clone());
+        let attempt = match begun {
+            Begun::Again { url, until } => {
+                let attempt = self.login.as_ref().filter(|attempt| attempt.is_pending());
+                let ended =
+                    || Error::LoginFailed(text::login_not_started(account, "the pending one has ended"));
+                let attempt = attempt.ok_or_else(ended)?;
+                attempt.renew_url(url, until);
+                return Ok(Arc::clone(attempt));
             }
-            RedirectUri::Elsewhere(url) if options.flow == Flow::Paste => (None, url.to_string()),
-            RedirectUri::Elsewhere(_) => {
-                return Err(Error::InvalidOption(text::only_paste(account)));
+            Begun::Browser { request, listener, url, until } => {
+                let (gate, outcome) = Gate::new(Arc::clone(&request));
+                let view = AttemptView { url, url_until: until, ..AttemptView::default() };
+                let expires = now.wall_seconds_at(now.boot.after(LIFETIME));
+                let gate_for_pastes = Some(Arc::clone(&gate));
+                let attempt = Attempt::new(self.account.clone(), view, expires, options, gate_for_pastes);
+                let attempt = Arc::new(attempt.map_err(random)?);
+                let callback = match listener {
+                    Some(listener) => listener.serve(gate, outcome, config.response_mode),
+                    None => Callback::pasted(outcome),
+                };
+                let drive = code::run(Arc::clone(&attempt), request, callback, provider, session, clock);
+                self.drive(drive);
+                attempt
+            }
+            Begun::Device { authorization, secret } => {
+                let expires = now.wall_seconds_at(now.boot.after(authorization.expires_in));
+                let complete = authorization.verification_uri_complete.as_ref();
+                let view = AttemptView {
+                    url: complete.unwrap_or(&authorization.verification_uri).to_string(),
+                    user_code: authorization.user_code.clone(),
+                    verification_uri: authorization.verification_uri.to_string(),
+                    verification_uri_complete: complete.map(ToString::to_string).unwrap_or_default(),
+                    ..AttemptView::default()
+                };
+                let attempt = Attempt::new(self.account.clone(), view, expires, options, None);
+                let attempt = Arc::new(attempt.map_err(random)?);
+                let drive =
+                    device::run(Arc::clone(&attempt), *authorization, secret, provider, session, clock);
+                self.drive(drive);
+                attempt
             }
         };
-        let request = AuthorizationRequest::new(config, front, redirect_uri, options.prompt.as_deref());
-        let request = Arc::new(request.map_err(random)?);
-        let (gate, outcome) = Gate::new(Arc::clone(&request));
-        let expires = now.wall_seconds_at(now.boot.after(LIFETIME));
-        let url = request.url.to_string();
-        let attempt = Attempt::new(self.account.clone(), url, expires, options, Arc::clone(&gate));
-        let attempt = Arc::new(attempt.map_err(random)?);
-        let callback = match listener {
-            Some(listener) => listener.serve(gate, outcome, config.response_mode),
-            None => Callback::pasted(outcome),
-        };
-        tracing::info!(account, "login started");
+        tracing::info!(account, flow = attempt.options.flow.as_str(), "login started");
         self.login = Some(Arc::clone(&attempt));
-        let drive = code::run(
-            Arc::clone(&attempt),
-            request,
-            callback,
-            Arc::clone(provider),
-            self.handle.clone(),
-            self.clock.clone(),
-        );
         let over = Arc::clone(&attempt);
         self.tasks.spawn(async move {
             over.ended().await;
             Completion::LoginOver
         });
+        Ok(attempt)
+    }
+
+    fn drive(&mut self, login: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
-            drive.await;
+            login.await;
             Completion::Nothing
         });
-        Ok(attempt)
     }
 }

@@ -5,6 +5,7 @@
 mod actor;
 #[cfg(test)]
 mod actor_tests;
+mod begin;
 mod budget;
 mod effects;
 pub mod error;

@@ -196,6 +196,12 @@ pub(super) fn only_paste(account: &str) -> String {
     )
 }
 
+pub(super) fn no_device_login(account: &str) -> String {
+    format!(
+        "the provider of {account:?} offers no login by a code on another device; run: bearerctl login {account} --paste"
+    )
+}
+
 pub(super) fn no_listener(redirect: &Loopback, error: &std::io::Error) -> String {
     match redirect.port {
         Some(port) => {

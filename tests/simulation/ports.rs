@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bearerd::account::AccountName;
-use bearerd::oidc::authorization::Front;
+use bearerd::oidc::authorization::{AuthorizationRequest, Front};
+use bearerd::oidc::device::{DeviceAuthorization, Polled};
 use bearerd::oidc::error::{Class, ProviderError};
+use bearerd::oidc::push::Pushed;
 use bearerd::oidc::{CodeExchange, End, Provider, RefreshRequest};
 use bearerd::recovery::{Note, Noting, Recovery, Unsaved};
 use bearerd::secret::{ClientSecret, RefreshToken};
@@ -55,6 +57,21 @@ impl Drop for Flight<'_> {
 impl Provider for Port {
     async fn front(&self) -> Result<Front, ProviderError> {
         Err(ProviderError::new(Class::Unreachable, "nobody logs in this way here"))
+    }
+
+    async fn push(&self, _: &AuthorizationRequest, _: Option<ClientSecret>) -> Result<Pushed, ProviderError> {
+        Err(ProviderError::new(Class::Unreachable, "nobody logs in this way here"))
+    }
+
+    async fn authorize_device(
+        &self,
+        _: Option<ClientSecret>,
+    ) -> Result<Option<DeviceAuthorization>, ProviderError> {
+        Ok(None)
+    }
+
+    async fn poll_device(&self, _: &DeviceAuthorization, _: Option<ClientSecret>) -> Polled {
+        Polled::Over
     }
 
     async fn exchange(&self, _: CodeExchange, _: Option<ClientSecret>) -> Result<Granted, ProviderError> {

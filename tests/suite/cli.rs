@@ -113,6 +113,29 @@ async fn an_address_is_pasted_where_the_browser_is_elsewhere() {
     assert!(child.wait().await.unwrap().success());
 }
 
+/// I1, I9: without a browser the code flow would lead nowhere; address, code and a warning are shown.
+#[tokio::test]
+async fn without_a_browser_a_login_shows_a_code_for_another_device() {
+    let desk = Desk::start().await;
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    command.args(["login"]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    while !said.last().is_some_and(|line: &String| line.starts_with("Go on only if you")) {
+        said.push(lines.next_line().await.unwrap().unwrap());
+    }
+    let url = said.iter().find(|line| line.contains("?user_code=")).unwrap().trim();
+    let code = url.split_once('=').unwrap().1;
+    assert!(said.iter().any(|line| line.trim() == code), "{said:?}");
+    assert!(said.iter().any(|line| url.starts_with(line.trim()) && line.trim() != url), "{said:?}");
+
+    Browser::new().answer_device(url, true).await;
+
+    while !lines.next_line().await.unwrap().unwrap().starts_with("logged in to \"work\" as robin") {}
+    assert!(child.wait().await.unwrap().success());
+}
+
 /// Ctrl-C ends the login that it started, and its port.
 #[tokio::test]
 async fn ctrl_c_cancels_the_login() {

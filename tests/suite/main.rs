@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod contract;
 mod direct;
+mod flows;
 mod lifecycle;
 mod login;
 mod narrow;

@@ -60,6 +60,9 @@ impl Keys {
         set("exp", (now + 300).into());
         set("preferred_username", login.user.as_str().into());
         set("at_hash", URL_SAFE_NO_PAD.encode(hash.get(..16).unwrap_or_default()).into());
+        if login.max_age {
+            set("auth_time", now.into());
+        }
         if !login.nonce.is_empty() {
             set("nonce", login.nonce.as_str().into());
         }

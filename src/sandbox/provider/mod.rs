@@ -47,6 +47,21 @@ pub struct Settings {
     pub granted_scope: Option<String>,
     /// The APIs that there are tokens for: values of `audience` and `resource` (RFC 8707).
     pub apis: Vec<String>,
+    /// Offers and takes pushed authorization requests, and refuses others if they must be pushed.
+    pub push: Push,
+    /// Seconds between the polls of a device code.
+    pub device_interval: u64,
+    /// Seconds that a pushed request waits for its browser.
+    pub push_lifetime: u64,
+    pub device_lifetime: Duration,
+}
+
+/// RFC 9126.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    No,
+    Offered,
+    Required,
 }
 
 impl Default for Settings {
@@ -62,6 +77,10 @@ impl Default for Settings {
             metadata: serde_json::Value::Null,
             granted_scope: None,
             apis: vec!["inventory".to_owned(), "https://api.sandbox.example/".to_owned()],
+            push: Push::No,
+            device_interval: 1,
+            push_lifetime: 60,
+            device_lifetime: Duration::from_secs(600),
         }
     }
 }
@@ -122,6 +141,8 @@ struct State {
     seen: Vec<Seen>,
     /// For the next token requests, in order.
     faults: std::collections::VecDeque<Fault>,
+    /// For the next requests that begin a login: pushed ones, and those for a device code.
+    front_faults: std::collections::VecDeque<Fault>,
     standing_fault: Option<Fault>,
     /// How many requests to end a session are still put off, and for how many seconds.
     busy_ends: (u32, u32),
@@ -162,6 +183,11 @@ impl Provider {
     /// The next token request meets this; several queue up.
     pub fn next(&self, fault: Fault) {
         self.shared.state().faults.push_back(fault);
+    }
+
+    /// The next pushed request, or request for a device code, gets this answer.
+    pub fn next_front(&self, fault: Fault) {
+        self.shared.state().front_faults.push_back(fault);
     }
 
     /// Every token request meets this, until it is taken back with `None`.
@@ -287,6 +313,13 @@ impl Provider {
     #[must_use]
     pub fn authorization_endpoint(&self) -> String {
         format!("{}/protocol/openid-connect/auth", self.issuer())
+    }
+
+    /// What the last pushed request asked for.
+    #[must_use]
+    pub fn pushed(&self) -> Option<Seen> {
+        let pushed = |seen: &&Seen| seen.path.ends_with("/ext/par/request");
+        self.shared.state().seen.iter().rev().find(pushed).cloned()
     }
 
     #[must_use]

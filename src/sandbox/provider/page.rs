@@ -31,6 +31,13 @@ pub(super) fn form_post(action: &str, parameters: &[(&str, &str)]) -> String {
     )
 }
 
+/// The end of a login that another device waits for.
+pub(super) fn device_answered() -> String {
+    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Sandbox: answered</title></head>\n\
+     <body><h1>Thank you</h1><p>You can go back to your device.</p></body></html>\n"
+        .to_owned()
+}
+
 /// Says what is wrong with an authorization request that must not be redirected (RFC 6749 section 4.1.2.1).
 pub(super) fn error(why: &str) -> String {
     format!(

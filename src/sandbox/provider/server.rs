@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
 use super::sessions::{Authorization, Narrow, Refusal};
-use super::{Fault, REALM, Seen, Settings, Shared, fault, page, value_of};
+use super::{Fault, Push, REALM, Seen, Settings, Shared, fault, page, value_of};
 
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -63,6 +63,9 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = seen.path.strip_prefix(REALM).unwrap_or(&seen.path);
     match (posted, path) {
         (false, "/protocol/openid-connect/auth") => authorize(shared, &seen),
+        (true, "/protocol/openid-connect/ext/par/request") => push(shared, &seen),
+        (true, "/protocol/openid-connect/auth/device") => authorize_device(shared, &seen),
+        (false, "/device") => Ok(device(shared, &seen)),
         (true, "/login-actions/consent") => consent(shared, &seen),
         (true, "/protocol/openid-connect/token") => token(shared, &seen).await,
         (true, "/protocol/openid-connect/logout") => Ok(end_session(shared, &seen, "refresh_token")),
@@ -78,6 +81,19 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
 /// RFC 6749 section 4.1.1; what is wrong with the client or the redirect URI is shown, not redirected.
 fn authorize(shared: &Shared, seen: &Seen) -> Answer {
     let mut state = shared.state();
+    let reference = seen.parameter("request_uri");
+    let pushed = state.sessions.take_pushed(reference);
+    let seen = match (&pushed, state.settings.push) {
+        (Some(pushed), _) if pushed.parameter("client_id") == seen.parameter("client_id") => pushed,
+        (None, Push::No | Push::Offered) if reference.is_empty() => seen,
+        // Used, expired, never pushed, or another client's (RFC 9126 section 4).
+        _ => {
+            return Ok(html(
+                StatusCode::BAD_REQUEST,
+                page::error("PAR not found. Not issued or used twice."),
+            ));
+        }
+    };
     let redirect_uri = seen.parameter("redirect_uri");
     let loopback = Url::parse(redirect_uri)
         .is_ok_and(|url| url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost")));
@@ -95,6 +111,8 @@ fn authorize(shared: &Shared, seen: &Seen) -> Answer {
         nonce: seen.parameter("nonce").to_owned(),
         user: state.settings.user.clone(),
         form_post: seen.parameter("response_mode") == "form_post",
+        device_code: String::new(),
+        max_age: !seen.parameter("max_age").is_empty(),
     };
     let pkce = seen.parameter("code_challenge_method") == "S256" || authorization.code_challenge.is_empty();
     if seen.parameter("response_type") != "code" || !pkce {
@@ -110,11 +128,92 @@ fn authorize(shared: &Shared, seen: &Seen) -> Answer {
     }
 }
 
+/// RFC 9126 section 2.
+fn push(shared: &Shared, seen: &Seen) -> Answer {
+    let mut state = shared.state();
+    if let Some(Fault::Answer { status, headers, body }) = state.front_faults.pop_front() {
+        return canned(status, &headers, body);
+    }
+    if !authenticated(seen, &state.settings) {
+        return Ok(json_answer(refused(
+            StatusCode::UNAUTHORIZED,
+            ("invalid_client", "Authentication failed."),
+        )));
+    }
+    let twice = |(name, _): &(String, String)| seen.parameters.iter().filter(|(n, _)| n == name).count() > 1;
+    if !seen.parameter("request_uri").is_empty() || seen.parameters.iter().any(twice) {
+        return Ok(json_answer(refused(StatusCode::BAD_REQUEST, ("invalid_request", "Not to be pushed"))));
+    }
+    let pushed = match state.sessions.push(seen.clone()) {
+        Ok(reference) => json!({ "request_uri": reference, "expires_in": state.settings.push_lifetime }),
+        Err(refusal) => return Ok(json_answer(refused(StatusCode::INTERNAL_SERVER_ERROR, refusal))),
+    };
+    Ok(response(StatusCode::CREATED, "application/json", pushed.to_string().into()))
+}
+
+/// RFC 8628 section 3.1.
+fn authorize_device(shared: &Shared, seen: &Seen) -> Answer {
+    let now = shared.clock.now();
+    let mut state = shared.state();
+    if let Some(Fault::Answer { status, headers, body }) = state.front_faults.pop_front() {
+        return canned(status, &headers, body);
+    }
+    let settings = state.settings.clone();
+    if !authenticated(seen, &settings) {
+        return Ok(json_answer(refused(
+            StatusCode::UNAUTHORIZED,
+            ("invalid_client", "Authentication failed."),
+        )));
+    }
+    let authorization = Authorization {
+        scope: seen.parameter("scope").to_owned(),
+        code_challenge: seen.parameter("code_challenge").to_owned(),
+        user: settings.user.clone(),
+        max_age: !seen.parameter("max_age").is_empty(),
+        ..Authorization::default()
+    };
+    let (device_code, user_code) = match state.sessions.ask_device(authorization, &settings, &now) {
+        Ok(codes) => codes,
+        Err(refusal) => return Ok(json_answer(refused(StatusCode::INTERNAL_SERVER_ERROR, refusal))),
+    };
+    let page = format!("{}/device", shared.issuer());
+    let body = json!({
+        "device_code": device_code,
+        "user_code": user_code,
+        "verification_uri": page,
+        "verification_uri_complete": format!("{page}?user_code={user_code}"),
+        "expires_in": settings.device_lifetime.as_secs(),
+        "interval": settings.device_interval,
+    });
+    Ok(response(StatusCode::OK, "application/json", body.to_string().into()))
+}
+
+/// The verification page, for an address that has the code in it.
+fn device(shared: &Shared, seen: &Seen) -> Response<Body> {
+    let mut state = shared.state();
+    let Some(authorization) = state.sessions.by_user_code(seen.parameter("user_code")) else {
+        return html(StatusCode::BAD_REQUEST, page::error("No device waits for this code."));
+    };
+    let (user, scope) = (authorization.user.clone(), authorization.scope.clone());
+    match state.sessions.ask(authorization) {
+        Ok(pending) => {
+            let action = format!("{REALM}/login-actions/consent");
+            html(StatusCode::OK, page::consent(&action, &pending, &user, &scope))
+        }
+        Err((_, why)) => html(StatusCode::INTERNAL_SERVER_ERROR, page::error(why)),
+    }
+}
+
 fn consent(shared: &Shared, seen: &Seen) -> Answer {
     let mut state = shared.state();
     let Some(authorization) = state.sessions.answered(seen.parameter("pending")) else {
         return Ok(html(StatusCode::BAD_REQUEST, page::error("This page has expired")));
     };
+    if !authorization.device_code.is_empty() {
+        let granted = !seen.parameter("accept").is_empty();
+        state.sessions.answer_device(&authorization.device_code, granted);
+        return Ok(html(StatusCode::OK, page::device_answered()));
+    }
     if seen.parameter("accept").is_empty() {
         return back(shared, &authorization, &[("error", "access_denied")]);
     }
@@ -189,6 +288,10 @@ fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>)
         "authorization_code" => {
             let (code, verifier) = (seen.parameter("code"), seen.parameter("code_verifier"));
             state.sessions.exchange(code, seen.parameter("redirect_uri"), verifier, &settings, &now)
+        }
+        "urn:ietf:params:oauth:grant-type:device_code" => {
+            let (code, verifier) = (seen.parameter("device_code"), seen.parameter("code_verifier"));
+            state.sessions.poll_device(code, verifier, &settings, &now)
         }
         "refresh_token" => {
             let apis = ["audience", "resource"].map(|name| seen.parameter(name));
@@ -284,6 +387,13 @@ fn metadata(shared: &Shared) -> Response<Body> {
         "authorization_response_iss_parameter_supported": true,
     });
     let mut document = document.as_object().cloned().unwrap_or_default();
+    document.insert("device_authorization_endpoint".to_owned(), endpoint("auth/device").into());
+    let push = shared.state().settings.push;
+    if push != Push::No {
+        let endpoint = endpoint("ext/par/request").into();
+        document.insert("pushed_authorization_request_endpoint".to_owned(), endpoint);
+        document.insert("require_pushed_authorization_requests".to_owned(), (push == Push::Required).into());
+    }
     fault::merge(&mut document, &shared.state().settings.metadata);
     response(StatusCode::OK, "application/json", Value::Object(document).to_string().into())
 }
@@ -326,6 +436,10 @@ fn canned(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Answer {
         answer.headers_mut().append(name, HeaderValue::from_str(value).map_err(io::Error::other)?);
     }
     Ok(answer)
+}
+
+fn json_answer((status, body): (StatusCode, Map<String, Value>)) -> Response<Body> {
+    response(status, "application/json", Value::Object(body).to_string().into())
 }
 
 fn html(status: StatusCode, body: String) -> Response<Body> {

@@ -1,13 +1,14 @@
 //! Codes, sessions and tokens: what the provider decides, without any HTTP.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Settings;
+use super::{Seen, Settings};
 use crate::clock::{BootTime, Now};
 use crate::secret::random_token;
 
@@ -23,6 +24,9 @@ pub(super) struct Authorization {
     pub(super) user: String,
     /// The browser comes back with a form instead of a redirect.
     pub(super) form_post: bool,
+    /// The device code that waits for the answer; empty in the code flow.
+    pub(super) device_code: String,
+    pub(super) max_age: bool,
 }
 
 #[derive(Default)]
@@ -31,6 +35,9 @@ pub(super) struct Sessions {
     codes: HashMap<String, Authorization>,
     /// Codes that were exchanged, and the session that came of it.
     used_codes: HashMap<String, String>,
+    /// Authorization requests that were pushed, by their reference.
+    pushed: HashMap<String, Seen>,
+    devices: HashMap<String, Device>,
     live: HashMap<String, Session>,
     access_tokens: HashMap<String, AccessToken>,
 }
@@ -48,6 +55,17 @@ struct AccessToken {
 pub(super) struct Narrow<'a> {
     pub(super) scope: &'a str,
     pub(super) api: &'a str,
+}
+
+/// A login on another device.
+struct Device {
+    user_code: String,
+    authorization: Authorization,
+    ends: BootTime,
+    interval: Duration,
+    polled: BootTime,
+    /// `None` until the user has answered.
+    answer: Option<bool>,
 }
 
 struct Session {
@@ -73,6 +91,99 @@ impl Sessions {
     /// The user's answer; a pending request is answered once.
     pub(super) fn answered(&mut self, pending: &str) -> Option<Authorization> {
         self.pending.remove(pending)
+    }
+
+    /// RFC 9126 section 2.2.
+    pub(super) fn push(&mut self, request: Seen) -> Result<String, Refusal> {
+        let reference =
+            format!("urn:ietf:params:oauth:request_uri:{}", random_token().map_err(|_| NO_RANDOMNESS)?);
+        self.pushed.insert(reference.clone(), request);
+        Ok(reference)
+    }
+
+    /// The pushed request, once.
+    pub(super) fn take_pushed(&mut self, reference: &str) -> Option<Seen> {
+        self.pushed.remove(reference)
+    }
+
+    /// RFC 8628 section 3.2: the device code and the user code.
+    pub(super) fn ask_device(
+        &mut self,
+        authorization: Authorization,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<(String, String), Refusal> {
+        let device_code = format!("canary-dc-{}", random_token().map_err(|_| NO_RANDOMNESS)?);
+        let random = random_token().map_err(|_| NO_RANDOMNESS)?.to_uppercase().replace(['-', '_'], "X");
+        let user_code = format!("{}-{}", random.get(..4).unwrap_or("X"), random.get(4..8).unwrap_or("X"));
+        let device = Device {
+            user_code: user_code.clone(),
+            authorization: Authorization { device_code: device_code.clone(), ..authorization },
+            ends: now.boot.after(settings.device_lifetime),
+            interval: Duration::from_secs(settings.device_interval),
+            polled: now.boot,
+            answer: None,
+        };
+        self.devices.insert(device_code.clone(), device);
+        Ok((device_code, user_code))
+    }
+
+    /// What a user code is about.
+    pub(super) fn by_user_code(&self, user_code: &str) -> Option<Authorization> {
+        let mut devices = self.devices.values();
+        devices.find(|device| device.user_code == user_code).map(|device| device.authorization.clone())
+    }
+
+    pub(super) fn answer_device(&mut self, device_code: &str, granted: bool) {
+        if let Some(device) = self.devices.get_mut(device_code) {
+            device.answer = Some(granted);
+        }
+    }
+
+    /// RFC 8628 sections 3.4 and 3.5.
+    pub(super) fn poll_device(
+        &mut self,
+        device_code: &str,
+        verifier: &str,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<Map<String, Value>, Refusal> {
+        const UNKNOWN: Refusal = ("invalid_grant", "Device code not valid");
+        let device = self.devices.get_mut(device_code).ok_or(UNKNOWN)?;
+        if device.ends <= now.boot {
+            self.devices.remove(device_code);
+            return Err(("expired_token", "Device code is expired"));
+        }
+        let early = now.boot.since(device.polled) < device.interval;
+        device.polled = now.boot;
+        match device.answer {
+            _ if early => return Err(("slow_down", "Slow down")),
+            None => return Err(("authorization_pending", "The authorization request is still pending")),
+            Some(false) => return Err(("access_denied", "The end user denied the authorization request")),
+            Some(true) => {}
+        }
+        let device = self.devices.remove(device_code).ok_or(UNKNOWN)?;
+        self.begin(device.authorization, verifier, settings, now).map(|(_, answer)| answer)
+    }
+
+    /// A session for what the user has granted, to whoever has the verifier (RFC 7636 section 4.6).
+    fn begin(
+        &mut self,
+        authorization: Authorization,
+        verifier: &str,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<(String, Map<String, Value>), Refusal> {
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+        if !authorization.code_challenge.is_empty() && authorization.code_challenge != challenge {
+            return Err(("invalid_grant", "PKCE verification failed"));
+        }
+        let id = random_token().map_err(|_| NO_RANDOMNESS)?;
+        let scope = settings.granted_scope.clone().unwrap_or_else(|| authorization.scope.clone());
+        let session = Session { login: authorization, scope, refresh_token: String::new(), ends: now.boot };
+        self.live.insert(id.clone(), session);
+        let answer = self.issue(&id, &Narrow::default(), settings, now)?;
+        Ok((id, answer))
     }
 
     /// A code for what the user has granted.
@@ -101,16 +212,9 @@ impl Sessions {
         if authorization.redirect_uri != redirect_uri {
             return Err(("invalid_grant", "Incorrect redirect_uri"));
         }
-        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
-        if !authorization.code_challenge.is_empty() && authorization.code_challenge != challenge {
-            return Err(("invalid_grant", "PKCE verification failed"));
-        }
-        let id = random_token().map_err(|_| NO_RANDOMNESS)?;
-        self.used_codes.insert(code.to_owned(), id.clone());
-        let scope = settings.granted_scope.clone().unwrap_or_else(|| authorization.scope.clone());
-        let session = Session { login: authorization, scope, refresh_token: String::new(), ends: now.boot };
-        self.live.insert(id.clone(), session);
-        self.issue(&id, &Narrow::default(), settings, now)
+        let (id, answer) = self.begin(authorization, verifier, settings, now)?;
+        self.used_codes.insert(code.to_owned(), id);
+        Ok(answer)
     }
 
     /// RFC 6749 section 6, RFC 8707 section 2.2. What cannot be had spends nothing; a spent refresh token ends its session, as on Keycloak with reuse 0.

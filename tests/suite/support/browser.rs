@@ -42,6 +42,15 @@ impl Browser {
         self.open(&callback).await
     }
 
+    /// The consent page answered for a login on another device; the status of the page that says so.
+    pub(crate) async fn answer_device(&self, url: &str, consent: bool) -> u16 {
+        let html = self.http.get(url).send().await.unwrap().text().await.unwrap();
+        let pending = html.split_once("name=\"pending\" value=\"").unwrap().1.split('"').next().unwrap();
+        let answer = if consent { ("accept", "yes") } else { ("cancel", "no") };
+        let action = Url::parse(url).unwrap().join("/auth/realms/app/login-actions/consent").unwrap();
+        self.http.post(action).form(&[("pending", pending), answer]).send().await.unwrap().status().as_u16()
+    }
+
     /// The consent page answered; the callback is not opened.
     pub(crate) async fn callback_of(&self, url: &str, consent: bool) -> String {
         let html = self.http.get(url).send().await.unwrap().text().await.unwrap();

@@ -1,0 +1,143 @@
+//! The first steps of a login, which need the provider: where the user has to go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Error;
+use super::handle::SessionHandle;
+use super::text;
+use crate::clock::{BootTime, Clock};
+use crate::config::{OAuthConfig, RedirectUri};
+use crate::login::loopback::Listener;
+use crate::login::{Flow, LoginOptions};
+use crate::oidc::Provider;
+use crate::oidc::authorization::{AuthorizationRequest, Push};
+use crate::oidc::device::DeviceAuthorization;
+use crate::oidc::error::{Class, ProviderError};
+use crate::secret::ClientSecret;
+
+/// How long all of it may take; within the callers' 15 seconds.
+const TIMEOUT: Duration = Duration::from_secs(12);
+/// How much of that the keyring may take.
+const UNLOCK_WAIT: Duration = Duration::from_secs(9);
+
+/// Where the user has to go.
+pub(super) enum Begun {
+    Browser {
+        request: Arc<AuthorizationRequest>,
+        /// `None`: the last address is pasted.
+        listener: Option<Listener>,
+        url: String,
+        until: Option<BootTime>,
+    },
+    Device {
+        authorization: Box<DeviceAuthorization>,
+        secret: Option<ClientSecret>,
+    },
+    /// The pending login has a fresh address.
+    Again {
+        url: String,
+        until: Option<BootTime>,
+    },
+}
+
+pub(super) struct Begin<P> {
+    pub(super) config: Arc<OAuthConfig>,
+    pub(super) provider: Arc<P>,
+    pub(super) session: SessionHandle,
+    pub(super) clock: Clock,
+}
+
+impl<P: Provider> Begin<P> {
+    pub(super) async fn begin(&self, options: &LoginOptions) -> Result<Begun, Error> {
+        self.in_time(async {
+            if options.flow == Flow::Device { self.device().await } else { self.browser(options).await }
+        })
+        .await
+    }
+
+    /// Pushes the request of a pending login once more: each reference is for one visit, within its time.
+    pub(super) async fn push_again(&self, request: &AuthorizationRequest) -> Result<Begun, Error> {
+        self.in_time(async {
+            let secret = self.secret().await?;
+            let (url, until) = self.push(request, secret).await?;
+            Ok(Begun::Again { url, until })
+        })
+        .await
+    }
+
+    async fn in_time(&self, steps: impl Future<Output = Result<Begun, Error>>) -> Result<Begun, Error> {
+        tokio::select! {
+            biased;
+            begun = steps => begun,
+            () = self.clock.sleep(TIMEOUT) => {
+                Err(self.not_started(&ProviderError::new(Class::Unreachable, "no answer in time")))
+            }
+        }
+    }
+
+    async fn browser(&self, options: &LoginOptions) -> Result<Begun, Error> {
+        let account = self.session.account().as_str();
+        let failed = |why: &str| Error::LoginFailed(text::login_not_started(account, why));
+        let front = self.provider.front().await.map_err(|error| self.not_started(&error))?;
+        let push = front.push;
+        let (listener, redirect_uri) = match &self.config.redirect {
+            RedirectUri::Loopback(loopback) => {
+                let listener =
+                    Listener::bind(loopback).map_err(|error| failed(&text::no_listener(loopback, &error)))?;
+                let redirect_uri = listener.redirect_uri();
+                (Some(listener), redirect_uri)
+            }
+            RedirectUri::Elsewhere(url) if options.flow == Flow::Paste => (None, url.to_string()),
+            RedirectUri::Elsewhere(_) => return Err(Error::InvalidOption(text::only_paste(account))),
+        };
+        let request = AuthorizationRequest::new(&self.config, front, redirect_uri, options.prompt.as_deref())
+            .map_err(|error| failed(&error.to_string()))?;
+        let secret = match push {
+            Push::No => None,
+            Push::Required => Some(self.secret().await?),
+            // The browser need not wait for the keyring: the exchange does.
+            Push::Offered => match self.session.login_secret().await {
+                Ok(secret) => Some(secret),
+                Err(Error::StoreLocked(_) | Error::StoreUnavailable(_)) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let (url, until) = match secret {
+            Some(secret) => self.push(&request, secret).await?,
+            None => (request.url().into(), None),
+        };
+        Ok(Begun::Browser { request: Arc::new(request), listener, url, until })
+    }
+
+    async fn push(
+        &self,
+        request: &AuthorizationRequest,
+        secret: Option<ClientSecret>,
+    ) -> Result<(String, Option<BootTime>), Error> {
+        let now = self.clock.now();
+        let pushed = self.provider.push(request, secret).await.map_err(|error| self.not_started(&error))?;
+        Ok((request.pushed_url(&pushed.request_uri).into(), Some(now.boot.after(pushed.life))))
+    }
+
+    async fn device(&self) -> Result<Begun, Error> {
+        let secret = self.secret().await?;
+        let begun = self.provider.authorize_device(secret.clone()).await;
+        match begun.map_err(|error| self.not_started(&error))? {
+            Some(authorization) => Ok(Begun::Device { authorization: Box::new(authorization), secret }),
+            None => Err(Error::InvalidOption(text::no_device_login(self.session.account().as_str()))),
+        }
+    }
+
+    async fn secret(&self) -> Result<Option<ClientSecret>, Error> {
+        self.session.login_secret_within(UNLOCK_WAIT, &self.clock).await
+    }
+
+    fn not_started(&self, error: &ProviderError) -> Error {
+        let text = text::login_not_started(self.session.account().as_str(), &error.message);
+        match error.class {
+            Class::Unreachable => Error::ProviderUnreachable(text),
+            _ => Error::LoginFailed(text),
+        }
+    }
+}
