@@ -58,6 +58,22 @@ class Chromium:
         self.picture("end")
         return driver.title, driver.current_url, driver.find_element(By.TAG_NAME, "body").text
 
+    def enter_code(self, url, code, user, password, consent=True):
+        """A device login as its user sees it: types the code, logs in, answers, and tells the last page's text."""
+        driver, wait = self._driver, WebDriverWait(self._driver, 40)
+        driver.get(url)
+        driver.find_element(By.NAME, "device_user_code").send_keys(code + "\n")
+        wait.until(lambda d: d.find_elements(By.ID, "username"))
+        driver.find_element(By.ID, "username").send_keys(user)
+        driver.find_element(By.ID, "password").send_keys(password)
+        driver.find_element(By.ID, "kc-login").click()
+        wait.until(lambda d: d.find_elements(By.NAME, "accept"))
+        self.picture("device-consent")
+        driver.find_element(By.NAME, "accept" if consent else "cancel").click()
+        wait.until(lambda d: not d.find_elements(By.NAME, "accept"))
+        wait.until(lambda d: d.execute_script("return document.readyState") == "complete")
+        return driver.find_element(By.TAG_NAME, "body").text
+
     def press(self, url, button, end):
         """Opens a page, presses its button of this name, and tells the page at `end`: (title, url, text)."""
         driver = self._driver

@@ -8,6 +8,8 @@ CONSENT_CLIENT = "desk-app"  # confidential, asks for consent: the seed's kind
 QUIET_CLIENT = "quiet-app"  # confidential, no consent page
 BRIEF_CLIENT = "brief-app"  # as quiet, with access tokens of 6 s in a session of the realm's length
 PUBLIC_CLIENT = "native-app"  # no secret, PKCE required
+PUSHING_CLIENT = "pushing-app"  # as quiet, and takes pushed authorization requests alone
+DEVICE_CLIENT = "device-app"  # as quiet, with the device flow, which always asks for consent
 INTROSPECTOR = "resource-server"  # an API that asks whether a token is good
 
 # Registered without a port, so that any port is accepted (RFC 8252 section 7.3).
@@ -59,6 +61,8 @@ def _realm(name, access_seconds, idle_seconds, max_seconds=36000, max_reuse=0):
             _client(QUIET_CLIENT, secret=SECRET),
             _client(BRIEF_CLIENT, secret=SECRET, attributes={"access.token.lifespan": "6"}),
             _client(PUBLIC_CLIENT, publicClient=True),
+            _client(PUSHING_CLIENT, secret=SECRET, attributes={"require.pushed.authorization.requests": "true"}),
+            _client(DEVICE_CLIENT, secret=SECRET, attributes={"oauth2.device.authorization.grant.enabled": "true"}),
             _client(INTROSPECTOR, secret=SECRET, standardFlowEnabled=False),
         ],
     }

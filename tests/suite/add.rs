@@ -60,7 +60,10 @@ async fn an_added_account_can_log_in_at_once() {
     let added = async {
         let flags =
             ["add", "work", "--issuer", &issuer, "--client-id", "sandbox", "--scope", "profile", "--login"];
-        desk.ctl(&flags, &Settings::default().client_secret.unwrap()).await
+        // Where there is no browser the code for another device would be chosen.
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        command.args(flags).env("BROWSER", "true");
+        desk.run(command, &Settings::default().client_secret.unwrap()).await
     };
     let browser = async {
         let mut url = String::new();

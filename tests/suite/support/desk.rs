@@ -172,7 +172,12 @@ impl Desk {
 
     pub(crate) async fn ctl(&self, arguments: &[&str], stdin: &str) -> Output {
         let mut command = self.program(env!("CARGO_BIN_EXE_bearerctl"));
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments);
+        self.run(command, stdin).await
+    }
+
+    pub(crate) async fn run(&self, mut command: Command, stdin: &str) -> Output {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         // It may end without reading.

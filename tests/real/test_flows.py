@@ -1,0 +1,78 @@
+"""Other ways to log in, on a real Keycloak: requests that are pushed, and a code for another device."""
+
+import re
+
+import requests
+
+import pages
+import realm
+from browser import Chromium
+from session import LOGIN
+
+CODE = re.compile(r"open on any device:\n  (\S+)\nand enter the code:\n  (\S+)\n")
+
+
+def a_realm_that_takes_only_pushed_requests_is_logged_in_to(desktop, keycloak):
+    """G10, A14: the browser carries the client and a reference; Keycloak refuses this client's unpushed requests."""
+    desktop.add_discovered_account("work", client=realm.PUSHING_CLIENT)
+    desktop.start_daemon()
+    desktop.set_secret("work")
+    attempt, url = desktop.start_login("work")
+    assert sorted(re.findall(r"[?&](\w+)=", url)) == ["client_id", "request_uri"]
+    user = desktop.users["work"]
+
+    page = pages.login_through_pages(url, user, keycloak.password_of(user))
+
+    assert desktop.wait_login(attempt) == "succeeded", page
+    assert keycloak.introspect("app", desktop.token("work").access_token)["active"]
+
+
+def a_client_that_must_push_is_refused_when_pushing_is_switched_off(desktop, keycloak):
+    """G10: what the switch costs, in Keycloak's own words."""
+    desktop.add_discovered_account("work", client=realm.PUSHING_CLIENT, par=False)
+    desktop.start_daemon()
+    desktop.set_secret("work")
+    attempt, url = desktop.start_login("work")
+    assert "request_uri" not in url
+
+    requests.get(url, timeout=40)  # redirects to the listener at once
+
+    assert desktop.wait_login(attempt) == "failed"
+    message = desktop.connection.get("org.bearerd.Broker1", attempt, LOGIN, "ErrorMessage")
+    assert "Pushed Authorization Request" in message, message
+
+
+def a_code_is_entered_in_a_browser_elsewhere(desktop, keycloak, tmp_path):
+    """I1-I4, I8: `bearerctl login --device`, and a Chromium that knows the address and the code alone."""
+    desktop.add_discovered_account("work", client=realm.DEVICE_CLIENT)
+    desktop.start_daemon()
+    desktop.set_secret("work")
+    user = desktop.users["work"]
+    login = desktop.start_ctl("login", "work", "--device")
+    shown = login.ready("the code", lambda: CODE.search(login.output()), 20)
+    page, code = shown.groups()
+
+    with Chromium(tmp_path) as browser:
+        text = browser.enter_code(page, code, user, keycloak.password_of(user))
+
+    assert "Device Login Successful" in text, text
+    assert login.wait(30) == 0, login.output()
+    assert f"logged in to \"work\" as {user}" in login.output()
+    assert keycloak.introspect("app", desktop.token("work").access_token)["active"]
+
+
+def a_code_that_the_user_refuses_is_told_apart(desktop, keycloak, tmp_path):
+    """I4: Keycloak's access_denied."""
+    desktop.add_discovered_account("work", client=realm.DEVICE_CLIENT)
+    desktop.start_daemon()
+    desktop.set_secret("work")
+    user = desktop.users["work"]
+    options = {"open_browser": ("b", False), "flow": ("s", "device")}
+    attempt, _ = desktop.call("LoginWithOptions", "sa{sv}", "work", options)
+    shown = ("VerificationUri", "UserCode")
+    page, code = (desktop.connection.get("org.bearerd.Broker1", attempt, LOGIN, name) for name in shown)
+
+    with Chromium(tmp_path) as browser:
+        browser.enter_code(page, code, user, keycloak.password_of(user), consent=False)
+
+    assert desktop.wait_login(attempt) == "denied"
