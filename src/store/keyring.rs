@@ -27,6 +27,9 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What libsecret's programs use; gnome-keyring says so whatever it was given.
 const CONTENT_TYPE: &str = "text/plain";
 const VERSION: &str = "1";
+/// KWallet's own names, of KDE's current and last generation.
+const WALLETS: [(&str, &str); 2] =
+    [("org.kde.kwalletd6", "/modules/kwalletd6"), ("org.kde.kwalletd5", "/modules/kwalletd5")];
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -209,8 +212,12 @@ impl Keyring {
         let (mut best, mut unlocked) = (None, Vec::new());
         for path in paths {
             let collection = self.service.get_collection_by_path(path.clone()).await?;
-            let locked = collection.is_locked().await?;
+            let mut locked = collection.is_locked().await?;
             let usable = default.as_ref().map_or(fleeting.as_ref() != Some(&path), |it| *it == path);
+            if locked && usable && Box::pin(self.is_open_wallet(&collection)).await? {
+                Box::pin(collection.unlock()).await?;
+                locked = collection.is_locked().await?;
+            }
             if usable && best.as_ref().is_none_or(|(_, best_locked)| *best_locked && !locked) {
                 best = Some((path.clone(), locked));
             }
@@ -225,6 +232,28 @@ impl Keyring {
         };
         let default = self.service.get_collection_by_path(path).await?;
         Ok(Survey { default, default_locked, unlocked })
+    }
+
+    /// Whether this is a wallet of KWallet that somebody has opened, as its PAM module does at the desktop's
+    /// login. Its collection stays locked until a program asks, and then nobody else is asked.
+    async fn is_open_wallet(&self, collection: &Collection<'_>) -> Result<bool, Fault> {
+        let bus = fdo::DBusProxy::new(&self.connection).await?;
+        for (name, path) in WALLETS {
+            let (Ok(wallets), Ok(secrets)) = (
+                bus.get_name_owner(name.try_into().map_err(zbus::Error::from)?).await,
+                bus.get_name_owner(SERVICE.try_into().map_err(zbus::Error::from)?).await,
+            ) else {
+                continue;
+            };
+            if wallets == secrets {
+                let label = collection.get_label().await?;
+                let interface = Some("org.kde.KWallet");
+                let reply =
+                    self.connection.call_method(Some(wallets), path, interface, "isOpen", &label).await?;
+                return Ok(reply.body().deserialize()?);
+            }
+        }
+        Ok(false)
     }
 
     async fn alias(&self, name: &str) -> Result<Option<OwnedObjectPath>, Fault> {
