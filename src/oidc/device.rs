@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use url::Url;
 
 use super::error::{Class, ProviderError};
@@ -101,8 +101,8 @@ pub fn read_poll(answer: &HttpAnswer) -> Result<TokenResponse, Polled> {
     token::read_answer(answer).map_err(|error| match error.code.as_deref() {
         Some("authorization_pending") => Polled::Pending,
         Some("slow_down") => {
-            let members = serde_json::from_slice::<Map<String, Value>>(&answer.body);
-            Polled::SlowDown(members.ok().as_ref().and_then(interval))
+            let members = token::Members::read(&answer.body);
+            Polled::SlowDown(members.as_ref().and_then(interval))
         }
         // Microsoft has its own words for two of them.
         Some("access_denied" | "authorization_declined") => Polled::Denied,
@@ -113,7 +113,7 @@ pub fn read_poll(answer: &HttpAnswer) -> Result<TokenResponse, Polled> {
     })
 }
 
-fn interval(members: &Map<String, Value>) -> Option<Duration> {
+fn interval(members: &token::Members) -> Option<Duration> {
     members.get("interval").and_then(|value| token::lifetime(value).known()).filter(|pause| !pause.is_zero())
 }
 

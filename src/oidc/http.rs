@@ -7,10 +7,11 @@ use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response};
 use tokio::sync::OnceCell;
-use url::Url;
+use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use super::error::{Class, ProviderError};
@@ -24,6 +25,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Every other call.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const FORM: &str = "application/x-www-form-urlencoded";
 const MAX_BODY: usize = 1024 * 1024;
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -51,7 +53,8 @@ impl Http {
         form: &[(&str, &str)],
         timeout: Duration,
     ) -> Result<HttpAnswer, ProviderError> {
-        let mut request = self.client().await?.post(url.clone()).form(form).timeout(timeout);
+        let request = self.client().await?.post(url.clone()).timeout(timeout);
+        let mut request = request.header(CONTENT_TYPE, FORM).body(wiped_form(form));
         if let Some(basic) = basic {
             request = request.header(reqwest::header::AUTHORIZATION, secret_header(basic)?);
         }
@@ -106,6 +109,14 @@ fn build(ca_file: Option<&Path>) -> Result<Client, ProviderError> {
     builder.build().map_err(|error| refused(format!("cannot set up TLS: {}", innermost(&error))))
 }
 
+/// The body of a form. It holds secrets, so it is written without growing, and wiped once it is sent.
+fn wiped_form(form: &[(&str, &str)]) -> Bytes {
+    let room = form.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let mut text = form_urlencoded::Serializer::new(String::with_capacity(room));
+    let text = text.extend_pairs(form).finish();
+    Bytes::from_owner(Zeroizing::new(text.into_bytes()))
+}
+
 fn secret_header(value: &str) -> Result<reqwest::header::HeaderValue, ProviderError> {
     let mut header = reqwest::header::HeaderValue::from_str(value).map_err(|_| {
         ProviderError::new(Class::Refused, "the client id or secret does not fit into a header")
@@ -132,6 +143,12 @@ async fn read_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Provide
     while let Some(chunk) = response.chunk().await.map_err(|error| not_answered(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(ProviderError::new(Class::Malformed, "the answer is larger than 1 MiB"));
+        }
+        if body.len() + chunk.len() > body.capacity() {
+            // A vector that grows by itself leaves its old bytes behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * (body.len() + chunk.len())));
+            larger.extend_from_slice(&body);
+            body = larger;
         }
         body.extend_from_slice(&chunk);
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::{Class, ProviderError};
 use super::text::clean;
@@ -23,7 +24,7 @@ pub struct HttpAnswer {
     /// The provider's own clock (RFC 9110 section 6.6.1), in seconds since the Unix epoch.
     pub date: Option<u64>,
     pub etag: Option<String>,
-    pub body: zeroize::Zeroizing<Vec<u8>>,
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 /// Reads an answer to a token request (RFC 6749 sections 5.1 and 5.2). The JSON decides, not the
@@ -77,10 +78,10 @@ pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> 
 /// lifetimes. For diagnosis.
 #[must_use]
 pub fn contents(answer: &HttpAnswer) -> String {
-    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(&answer.body) else {
+    let Some(members) = Members::read(&answer.body) else {
         return "no JSON object".to_owned();
     };
-    let described = members.iter().take(MOST_MEMBERS).map(|(name, value)| match lifetime(value) {
+    let described = members.0.iter().take(MOST_MEMBERS).map(|(name, value)| match lifetime(value) {
         Lifetime::For(time) if name.ends_with("_in") => format!("{}={} s", clean(name), time.as_secs()),
         Lifetime::Over if name.ends_with("_in") => format!("{}=0 or less", clean(name)),
         _ => clean(name),
@@ -92,11 +93,11 @@ pub fn contents(answer: &HttpAnswer) -> String {
 ///
 /// # Errors
 /// Everything that is no JSON object or an error (RFC 6749 section 5.2), sorted by [`classify`].
-pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Map<String, Value>, ProviderError> {
+pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Members, ProviderError> {
     let fail = |class, message| failure(answer, class, message);
     let status = answer.status;
     let success = matches!(status, 200 | 201);
-    let Ok(Value::Object(members)) = serde_json::from_slice::<Value>(&answer.body) else {
+    let Some(members) = Members::read(&answer.body) else {
         let class = match by_status(status) {
             // The provider meant to answer and may have acted: the refresh token may be spent.
             None if success && looks_like_json(&answer.body) => Class::Ambiguous,
@@ -131,6 +132,32 @@ pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Map<String,
 
 fn failure(answer: &HttpAnswer, class: Class, message: String) -> ProviderError {
     ProviderError { class, message, code: None, retry_after: answer.retry_after, salvaged: None }
+}
+
+/// The answer's members, wiped at the end: three of them are tokens.
+pub(super) struct Members(serde_json::Map<String, Value>);
+
+impl Members {
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(members)) => Some(Self(members)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for member in self.0.values_mut() {
+            if let Value::String(text) = member {
+                text.zeroize();
+            }
+        }
+    }
 }
 
 /// What a failed token request means, from the OAuth `error` code and the status; never from the

@@ -77,10 +77,15 @@ struct SecretWire<'a> {
 }
 
 fn secret_to_json(secret: &str) -> Zeroizing<String> {
-    // A number and a string always serialise.
-    Zeroizing::new(
-        serde_json::to_string(&SecretWire { v: VERSION, secret: secret.into() }).unwrap_or_default(),
-    )
+    one_line(&SecretWire { v: VERSION, secret: secret.into() }, secret.len())
+}
+
+/// Writes without growing, which would leave parts behind; `length` is that of all texts of any length.
+fn one_line(wire: &impl Serialize, length: usize) -> Zeroizing<String> {
+    let mut line = Vec::with_capacity(6 * length + 1024);
+    // Strings and integers always serialise, and as UTF-8.
+    let _ = serde_json::to_writer(&mut line, wire);
+    Zeroizing::new(String::from_utf8(line).unwrap_or_default())
 }
 
 fn secret_from_json(text: &str) -> Result<String, UnreadableRecord> {
@@ -143,8 +148,9 @@ impl SessionRecord {
             machine: self.machine.as_str().into(),
             sequence: self.sequence,
         };
-        // Strings and integers always serialise.
-        Zeroizing::new(serde_json::to_string(&wire).unwrap_or_default())
+        let texts =
+            [&wire.refresh_token, &wire.issuer, &wire.client_id, &wire.scope, &wire.subject, &wire.sub];
+        one_line(&wire, texts.iter().map(|text| text.len()).sum())
     }
 
     /// Reads what [`SessionRecord::to_json`] wrote.
