@@ -1,28 +1,36 @@
-"""The table of faults in docs/faults.md: made by the run, compared with what is written there."""
+"""Tables in the documents: made by the run, compared with what is written there."""
 
 import os
 import pathlib
 
-DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "faults.md"
-_BEGIN, _END = "<!-- matrix -->\n", "<!-- /matrix -->"
-_HEAD = "| what breaks | what the caller sees | refreshes that Keycloak acted on | the session |\n|---|---|---|---|\n"
-
-_rows = {}
+_DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
-def row(number, what, caller, refreshes, session):
-    """What happened in one case; the texts must be the same in every run."""
-    _rows[number] = f"| {what} | {caller} | {refreshes} | {session} |\n"
+class Table:
+    """One table, between two comments that carry its name."""
+
+    def __init__(self, document, name, *columns):
+        self.path = _DOCS / document
+        self._begin, self._end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        self._head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
+        self._rows = {}
+
+    def row(self, number, *cells):
+        """What happened in one case; the texts must be the same in every run."""
+        self._rows[number] = f"| {' | '.join(map(str, cells))} |\n"
+
+    def check(self):
+        """Compares the rows of this run with the document's, or writes them with UPDATE_EXPECT=1."""
+        text = self.path.read_text()
+        before, _, rest = text.partition(self._begin)
+        written, _, after = rest.partition(self._end)
+        if os.environ.get("UPDATE_EXPECT") == "1":
+            table = self._head + "".join(self._rows[number] for number in sorted(self._rows))
+            self.path.write_text(before + self._begin + table + self._end + after)
+            return
+        missing = [line for line in [self._head, *self._rows.values()] if line not in written]
+        assert not missing, f"{self.path.name} does not say (UPDATE_EXPECT=1 rewrites it):\n{''.join(missing)}"
 
 
-def check():
-    """Compares the rows of this run with the document's, or writes them with UPDATE_EXPECT=1."""
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(_BEGIN)
-    written, _, after = rest.partition(_END)
-    if os.environ.get("UPDATE_EXPECT") == "1":
-        table = _HEAD + "".join(_rows[number] for number in sorted(_rows))
-        DOCUMENT.write_text(before + _BEGIN + table + _END + after)
-        return
-    missing = [line for line in _rows.values() if line not in written]
-    assert not missing, f"{DOCUMENT.name} does not say (UPDATE_EXPECT=1 rewrites it):\n{''.join(missing)}"
+FAULTS = Table("faults.md", "matrix", "what breaks", "what the caller sees", "refreshes that Keycloak acted on", "the session")
+row, check = FAULTS.row, FAULTS.check

@@ -27,7 +27,7 @@ Token = collections.namedtuple("Token", "access_token expires_at details")
 class Session:
     """Everything below one folder. The bus and the keyring run; the daemon is started by the test."""
 
-    def __init__(self, folder, binaries, keycloak, relay=None):
+    def __init__(self, folder, binaries, keycloak, relay=None, keyring=Keyring):
         self.folder = pathlib.Path(folder)
         self.binaries = binaries
         self.keycloak = keycloak
@@ -52,7 +52,8 @@ class Session:
         self.daemon_env = self.env | {"BEARERD_LOG": "trace", "RUST_BACKTRACE": "1"}
         self.bus = PrivateBus(self.runtime, self.env)
         self.connection = self.bus.connect()
-        self.keyring = Keyring(self.bus, self.env, self.runtime)
+        self._keyring = keyring
+        self.keyring = keyring(self.bus, self.env, self.runtime)
         self.daemon = None
         self.users = {}
         self._accounts = {}
@@ -118,7 +119,7 @@ class Session:
         (self.runtime / "bus").unlink(missing_ok=True)
         self.bus = PrivateBus(self.runtime, self.env)
         self.connection = self.bus.connect()
-        self.keyring = Keyring(self.bus, self.env, self.runtime)
+        self.keyring = self._keyring(self.bus, self.env, self.runtime)
 
     def kill_daemon(self):
         """kill -9, and nothing else: what is not in the keyring is lost."""
@@ -246,7 +247,8 @@ class Session:
     def _secrets(self):
         """Everything that this session's daemon has had to keep to itself."""
         secrets = self._handed_out | {realm.SECRET} | (self.relay.secrets() if self.relay else set())
-        for _, stored in self.keyring.items() if self.keyring.locked() is False else []:
+        readable = self.keyring.process and self.keyring.locked() is False
+        for _, stored in self.keyring.items() if readable else []:
             # An item may be taken away between the listing and the look at it.
             with contextlib.suppress(ValueError, AttributeError):
                 record = json.loads(stored or "")

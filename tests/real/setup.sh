@@ -24,6 +24,7 @@ recipe() { sha256sum | cut -c1-12; }
 packages=(
     gcc libc6-dev # for the product itself
     ca-certificates curl dbus gnome-keyring libsecret-tools systemd util-linux unzip
+    keepassxc libkf5wallet-bin libqca-qt5-2-plugins # the other keyrings; the plugins are KWallet's encryption
     mmdebstrap systemd-container
     chromium chromium-driver
     bubblewrap xdg-dbus-proxy # Flatpak's own sandbox
