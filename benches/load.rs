@@ -30,8 +30,9 @@ const CALLERS: usize = 1000;
 const RENEWED: std::ops::RangeInclusive<u64> = 210..=240;
 /// What a token has left at least, in seconds.
 const MIN_VALIDITY: u64 = 30;
-/// How much more memory there may be at the end than after the first fifth, in kB.
-const GROWTH: u64 = 4096;
+/// How much more memory there may be at the end than after three fifths, in kB: each session has been renewed
+/// by then, and is renewed once more. What the first renewals need at once stays with the allocator.
+const GROWTH: u64 = 2 * 1024;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -103,13 +104,13 @@ fn report(provider: &Provider, clock: &Clock, logged_in: &[BootTime], tally: &Ta
     let (least, most) = (expected(*RENEWED.end()), expected(*RENEWED.start()));
     let (calls, errors) = (tally.calls.load(Ordering::Relaxed), tally.errors.load(Ordering::Relaxed));
     let short = tally.short.load(Ordering::Relaxed);
-    let growth = memory.last().unwrap_or(&0).saturating_sub(*memory.first().unwrap_or(&0));
+    let growth = memory.last().unwrap_or(&0).saturating_sub(*memory.get(2).unwrap_or(&0));
     println!("calls                        {calls}");
     println!("errors                       {errors}   goal 0");
     println!("tokens with under {MIN_VALIDITY} s left  {short}   goal 0");
     println!("slowest call, ms             {}", tally.slowest.load(Ordering::Relaxed));
     println!("refreshes at the provider    {refreshes}   goal {least} to {most}");
-    println!("resident memory, kB          {memory:?}   goal: at most {GROWTH} more at the end");
+    println!("resident memory, kB          {memory:?}   goal: at most {GROWTH} more at the end than at the third");
     let scheduled = (least..=most).contains(&refreshes);
     calls > 0 && errors == 0 && short == 0 && scheduled && growth <= GROWTH
 }
