@@ -36,8 +36,8 @@ case $prefix in
 *) looked_at= ;;
 esac
 files() {
-    if [ -n "$looked_at" ]; then find . -type f; else
-        find . -type f ! -path './lib/systemd/*' ! -path './share/dbus-1/services/*'
+    if [ -n "$looked_at" ]; then find . ! -type d; else
+        find . ! -type d ! -path './lib/systemd/*' ! -path './share/dbus-1/services/*'
     fi
 }
 into=$destdir$prefix
@@ -51,6 +51,7 @@ if [ -n "$remove" ]; then
         (cd "$into" 2>/dev/null && rmdir -p "$(dirname "$file")" 2>/dev/null) || true
     done
     if [ -z "$destdir" ] && [ -n "$looked_at" ]; then
+        journalctl --update-catalog || true
         in_each_manager stop bearerd.service
         in_each_manager daemon-reload
     fi
@@ -59,6 +60,11 @@ if [ -n "$remove" ]; then
 fi
 
 files | while read -r file; do
+    if [ -L "$file" ]; then
+        mkdir -p "$into/$(dirname "$file")"
+        ln -sf "$(readlink "$file")" "$into/$file"
+        continue
+    fi
     mode=644
     if [ -x "$file" ]; then mode=755; fi
     install -D -p -m "$mode" "$file" "$into/$file"
@@ -74,6 +80,7 @@ fi
 if [ -z "$looked_at" ]; then
     "$into/bin/bearerctl" setup
 else
+    journalctl --update-catalog || true
     in_each_manager daemon-reload
     in_each_manager --no-block try-restart bearerd.service
     echo "installed in $prefix; each user: systemctl --user enable --now bearerd" >&2

@@ -12,7 +12,10 @@ from installed import CALL, UNIT, Installed
 from processes import run, until
 
 LINK = "/etc/systemd/user/default.target.wants/bearerd.service"
-PLACES = "/usr/bin/bearer* /usr/lib/systemd/user/bearerd.service /usr/share/dbus-1/services/org.bearerd* /etc/systemd/user"
+PLACES = (
+    "/usr/bin/bearer* /usr/lib/systemd/user/bearerd.service /usr/lib/systemd/catalog "
+    "/usr/share/dbus-1/services/org.bearerd* /etc/systemd/user"
+)
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +125,8 @@ def a_user_installs_logs_in_and_finds_the_session_after_a_reboot(plain, package)
     _daves_view_is_empty(plain)
     entries = [entry for entry in machine.journal("-u", UNIT) if entry.get("F_ACCOUNT") == "work"]
     assert entries and all(entry["MESSAGE"] and entry["PRIORITY"] for entry in entries)
+    explained = machine.run("journalctl", "--user", "-u", UNIT, "--catalog", "--no-pager", "BEARERD_EVENT=login-end").stdout
+    assert "A login has ended" in explained and "bearerctl status work" in explained, explained
 
     machine.power_off()
     machine.boot()
@@ -184,8 +189,9 @@ def an_upgrade_replaces_the_running_daemon_and_removal_leaves_nothing_running(in
 
     assert not (machine.root / f"proc/{pid}").exists()
     assert (machine.show(UNIT, "LoadState"), machine.show(UNIT, "ActiveState")) == ("not-found", "inactive")
-    left = machine.shell(f"find {PLACES} -name '*bearerd*' 2>/dev/null", root=True).stdout
+    left = machine.shell(f"find {PLACES} -name '*bearer*' 2>/dev/null", root=True).stdout
     assert left == "", left
+    assert "bearerd" not in machine.run("journalctl", "--list-catalog", check=True).stdout
     gone = in_use.call("GetToken", "s", "work")
     assert "not provided by any" in gone.stderr or "not activatable" in gone.stderr, gone
 
