@@ -110,7 +110,9 @@ fn report(provider: &Provider, clock: &Clock, logged_in: &[BootTime], tally: &Ta
     println!("tokens with under {MIN_VALIDITY} s left  {short}   goal 0");
     println!("slowest call, ms             {}", tally.slowest.load(Ordering::Relaxed));
     println!("refreshes at the provider    {refreshes}   goal {least} to {most}");
-    println!("resident memory, kB          {memory:?}   goal: at most {GROWTH} more at the end than at the third");
+    println!(
+        "resident memory, kB          {memory:?}   goal: at most {GROWTH} more at the end than at the third"
+    );
     let scheduled = (least..=most).contains(&refreshes);
     calls > 0 && errors == 0 && short == 0 && scheduled && growth <= GROWTH
 }

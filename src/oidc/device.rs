@@ -139,7 +139,7 @@ mod tests {
             "verification_uri": "https://id.example/device",
             "expires_in": 1800,
         });
-        for (name, value) in serde_json::from_str::<Map<String, Value>>(change).unwrap() {
+        for (name, value) in serde_json::from_str::<serde_json::Map<String, Value>>(change).unwrap() {
             body[name] = value;
         }
         read(&answer(200, &body.to_string()), "https", None)
