@@ -1,6 +1,7 @@
 //! What is asked of the token endpoint, and what it granted, with times still relative to the request.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use url::Url;
@@ -111,6 +112,33 @@ impl Narrow {
             && scopes(answered).is_some()
             && scopes(answered) == scopes(granted)
     }
+
+    /// What a wish gets of this at most; `None` when it goes beyond.
+    #[must_use]
+    pub fn limit(&self, wish: &Self) -> Option<Self> {
+        let one = |most: &str, wanted: &str| match (most, wanted) {
+            (most, "") => Some(most.to_owned()),
+            (most, wanted) => (most.is_empty() || most == wanted).then(|| wanted.to_owned()),
+        };
+        let scope = match wish.scope.as_str() {
+            "" => self.scope.clone(),
+            wanted if self.scope.is_empty() || wish.is_within(&self.scope) => wanted.to_owned(),
+            _ => return None,
+        };
+        let audience = one(&self.audience, &wish.audience)?;
+        Some(Self { scope, audience, resource: one(&self.resource, &wish.resource)? })
+    }
+}
+
+impl fmt::Display for Narrow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("scope", &self.scope), ("audience", &self.audience), ("resource", &self.resource)];
+        let named = parts.into_iter().filter(|(_, value)| !value.is_empty());
+        for (index, (name, value)) in named.enumerate() {
+            write!(f, "{}{name} {value:?}", if index == 0 { "" } else { " and " })?;
+        }
+        Ok(())
+    }
 }
 
 const BAD_SCOPE: &str = "`scope` must be one or more scopes, separated by spaces";
@@ -173,5 +201,32 @@ mod tests {
         assert!(!narrow("a", "x", "-").unwrap().unwrap().is_all_of("a"));
         assert!(wish("a").is_ignored_by("b a", "a b") && !wish("a").is_ignored_by("a", "a b"));
         assert!(!wish("a b").is_ignored_by("a b", "a b"));
+    }
+
+    #[test]
+    fn a_limit_is_for_every_wish_and_a_wish_can_only_lessen_it() {
+        let limit = |most: [&str; 3], wish: [&str; 3]| {
+            let narrow = |[scope, audience, resource]: [&str; 3]| Narrow {
+                scope: scope.to_owned(),
+                audience: audience.to_owned(),
+                resource: resource.to_owned(),
+            };
+            narrow(most).limit(&narrow(wish)).map(|narrow| narrow.to_string())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(limit(["a b", "", ""], ["", "", ""]), some("scope \"a b\""));
+        assert_eq!(limit(["a b", "", ""], ["b", "x", ""]), some("scope \"b\" and audience \"x\""));
+        assert_eq!(
+            limit(["", "x", ""], ["a", "x", "r"]),
+            some("scope \"a\" and audience \"x\" and resource \"r\"")
+        );
+        assert_eq!(limit(["", "", "r"], ["", "", ""]), some("resource \"r\""));
+        for (most, wish) in [
+            (["a b", "", ""], ["a c", "", ""]),
+            (["a", "x", ""], ["a", "y", ""]),
+            (["", "", "r"], ["", "", "s"]),
+        ] {
+            assert_eq!(limit(most, wish), None, "{most:?} {wish:?}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Who may use an account: the rules of its configuration, and what holds without one. Pure.
 
+use std::sync::Arc;
+
 use super::caller::{Caller, Kind};
+use crate::tokens::Narrow;
 
 /// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub struct Rule {
     pub text: String,
     pub caller: Pattern,
     pub verdict: Verdict,
+    /// The most that its callers get.
+    pub limit: Option<Arc<Narrow>>,
 }
 
 /// An account's rules.
@@ -105,10 +110,17 @@ impl Rules {
         Decision { verdict, rule: None }
     }
 
-    /// Whether anybody may be asked about or denied by a rule.
+    /// The most that the caller gets, and the text of the rule that says so.
+    #[must_use]
+    pub fn limit(&self, caller: &Caller) -> Option<(&str, &Arc<Narrow>)> {
+        let rule = self.decide(caller).rule?;
+        Some((&rule.text, rule.limit.as_ref()?))
+    }
+
+    /// Whether anybody may be asked about, denied or given less by a rule.
     #[must_use]
     pub fn restrict(&self) -> bool {
-        self.confirm || self.rules.iter().any(|rule| rule.verdict != Verdict::Allow)
+        self.confirm || self.rules.iter().any(|rule| rule.verdict != Verdict::Allow || rule.limit.is_some())
     }
 }
 
@@ -134,6 +146,7 @@ mod tests {
             text: (*text).to_owned(),
             caller: Pattern::parse(text).unwrap(),
             verdict: *verdict,
+            limit: None,
         };
         Rules { rules: rules.iter().map(rule).collect(), confirm: false }
     }
@@ -177,6 +190,17 @@ mod tests {
             assert_eq!(&decided, expected, "{row:?}");
         }
         assert!(!rules(&[("*", Allow)]).restrict() && rules(&[("snap:x", Ask)]).restrict());
+    }
+
+    #[test]
+    fn a_limit_is_for_the_callers_of_its_rule_alone() {
+        let read = Narrow::new(Some("read".to_owned()), None, None).unwrap().map(Arc::new);
+        let mut rules = rules(&[("host", Verdict::Allow), ("*", Verdict::Allow)]);
+        rules.rules[0].limit.clone_from(&read);
+
+        assert_eq!(rules.limit(&caller(Kind::Host)), Some(("host", &read.unwrap())));
+        assert_eq!(rules.limit(&caller(Kind::Snap("x".into()))), None);
+        assert!(rules.restrict());
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Broker {
     ) -> Result<(TokenReply, Arc<Account>), Error> {
         let account = self.account(name)?;
         let permit = self.permit(header, &account, Event::Token).await?;
-        let reply = permit.hand_out(account.session.token(options), |reply| reply.expires_at).await?;
+        let reply = permit.token(&account, options).await?;
         Ok((reply, account))
     }
 

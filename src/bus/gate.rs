@@ -15,8 +15,10 @@ use crate::access::consent::{Answer, Known};
 use crate::access::log::{Event, GRANTED};
 use crate::access::{Access, Ruling};
 use crate::account::AccountName;
+use crate::accounts::Account;
 use crate::clock::{BootTime, Clock};
 use crate::config::AccountConfig;
+use crate::session::{self, TokenOptions, TokenReply};
 
 /// Every call is answered within this.
 const BUDGET: Duration = Duration::from_secs(15);
@@ -164,6 +166,39 @@ impl Permit {
         work: impl Future<Output = Result<T, impl Into<Error>>>,
     ) -> Result<T, Error> {
         self.hand_out(work, |_| 0).await
+    }
+
+    /// Hands out a token: what the caller wished for, and no more than its rule has for it.
+    pub(super) async fn token(
+        &self,
+        account: &Account,
+        mut options: TokenOptions,
+    ) -> Result<TokenReply, Error> {
+        let expires = |reply: &TokenReply| reply.expires_at;
+        let Some((rule, most)) = account.config.rules.limit(&self.caller) else {
+            return self.hand_out(account.session.token(options), expires).await;
+        };
+        let denied = |and: &str| {
+            let (name, who) = (self.account.as_str(), &self.caller.id);
+            Error::access_denied(format!(
+                "the rule of {name:?} for {rule:?} gives {who} {most} alone{and}; change the rule and run: bearerctl reload"
+            ))
+        };
+        let within =
+            options.narrow.as_ref().map_or(Some(Arc::clone(most)), |wish| most.limit(wish).map(Arc::new));
+        if within.is_none() {
+            return self.noted(Err(denied("")), expires);
+        }
+        options.narrow = within;
+        let work = async {
+            account.session.token(options).await.map_err(|error| match error {
+                session::error::Error::InvalidOption(why) => {
+                    denied(&format!(", and there is no such token: {why}"))
+                }
+                error => error.into(),
+            })
+        };
+        self.hand_out(work, expires).await
     }
 
     /// As `run`, for what expires.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::file::{ConfigError, Field, Fields};
+use super::rules::Narrows;
 use super::{
     AccountConfig, AudienceBy, ClientAuth, ConfigDirs, DiscoveredEndpoints, Endpoints, ExplicitEndpoints,
     IssPolicy, KeepAlive, LogoutEndpoint, Loopback, OAuthConfig, Profile, RedirectUri, ResponseMode,
@@ -136,7 +137,12 @@ pub(super) fn read<'a>(
     let issuer = layers.get("issuer").map(|field| url(&field).and(field.string())).transpose()?;
     let api_origins = api_origins(&layers)?;
     let on_change = on_change(&layers)?;
-    let rules = super::rules::read(&own)?;
+    let narrows = match (personal, layers.get("audience_by")) {
+        (true, _) => Narrows::Never,
+        (false, None) => Narrows::NotByAudience,
+        (false, Some(_)) => Narrows::Any,
+    };
+    let rules = super::rules::read(&own, narrows)?;
     if personal {
         let issuer = issuer.unwrap_or_default().to_owned();
         let source = Source::Personal;

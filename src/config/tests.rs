@@ -178,6 +178,23 @@ fn each_complaint_names_file_line_key_and_remedy() {
             "config.toml:6: `access` must be \"allow\" or \"ask\" or \"deny\"",
         ),
         (
+            account("rules = [{ caller = \"host\", access = \"deny\", scope = \"read\" }]"),
+            "config.toml:4: `scope` has no use where access is denied",
+        ),
+        (
+            account("rules = [{ caller = \"host\", access = \"allow\", audience = \"x\" }]"),
+            "config.toml:4: `audience` needs the account's `audience_by`, or use `resource`",
+        ),
+        (
+            account("rules = [{ caller = \"host\", access = \"allow\", scope = \"\" }]"),
+            "config.toml:4: `rules` holds what cannot be asked for: `scope` must be one or more scopes",
+        ),
+        (
+            "[accounts.a]\nsource = \"personal\"\nrules = [{ caller = \"*\", access = \"ask\", scope = \"x\" }]"
+                .to_owned(),
+            "config.toml:3: `scope` has no use: a personal token cannot be narrowed",
+        ),
+        (
             account("rules = [{ callr = \"host\", access = \"deny\" }]"),
             "config.toml:4: unknown key `callr`; did you mean `caller`?",
         ),

@@ -107,15 +107,8 @@ pub(super) fn outside_scope(account: &str, wanted: &str, granted: &str) -> Strin
 }
 
 pub(super) fn narrow_refused(account: &str, wish: &Narrow, why: &str) -> String {
-    let parts = [("scope", &wish.scope), ("audience", &wish.audience), ("resource", &wish.resource)];
-    let wish: Vec<String> = parts
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name} {value:?}"))
-        .collect();
     format!(
-        "the provider of {account:?} gave no token for {}: {why}; the session itself is well, see: bearerctl status",
-        wish.join(" and ")
+        "the provider of {account:?} gave no token for {wish}: {why}; the session itself is well, see: bearerctl status"
     )
 }
 

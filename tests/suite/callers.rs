@@ -171,6 +171,42 @@ async fn a_rule_denies_its_callers_everything_and_says_which_it_is() {
     assert_eq!(log.lines().count(), 4, "{log}");
 }
 
+/// Q5, J1: a rule's callers get its narrower token, whatever they ask for, and others the whole one.
+#[tokio::test]
+async fn a_rule_gives_its_callers_a_narrower_token_and_never_the_wide_one() {
+    let desk =
+        ruled("rules = [{ caller = \"exe:*/bearerctl\", access = \"allow\", scope = \"locks\" }]").await;
+    let ask = async |arguments: &[&str]| desk.ctl(&[&["token", "work"], arguments].concat(), "").await;
+    let scope = |output: &Output| desk.provider.grant_of(out(output).trim()).unwrap().0;
+
+    let own = desk.access_token("work").await;
+    assert_eq!(desk.provider.grant_of(&own).unwrap().0, "profile locks");
+    let given = ask(&[]).await;
+    assert!(given.status.success(), "{}", err(&given));
+    assert_eq!(scope(&given), "locks");
+    assert_eq!(scope(&ask(&["--scope", "locks"]).await), "locks");
+    assert_eq!(scope(&ask(&["--min-validity", "1"]).await), "locks");
+
+    for wide in ["profile", "profile locks"] {
+        let refused = ask(&["--scope", wide]).await;
+        assert_eq!(refused.status.code(), Some(6), "{}", err(&refused));
+        let said = err(&refused);
+        assert!(
+            said.contains("gives exe:/") && said.contains(" scope \"locks\" alone; change the rule"),
+            "{said}"
+        );
+    }
+
+    let rule = "rules = [{ caller = \"*\", access = \"allow\", scope = \"messaging\" }]";
+    desk.write_config(&desk.account("work", &format!("store = \"memory\"\n{rule}")));
+    desk.broker.reload().await.unwrap();
+    let error = desk.token("work").await.unwrap_err().to_string();
+    assert!(error.contains("AccessDenied: the rule of \"work\" for \"*\" gives exe:/"), "{error}");
+    assert!(error.contains("and there is no such token: scope \"messaging\" is not within"), "{error}");
+    let log = out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await);
+    assert_eq!(log.lines().count(), 2, "{log}");
+}
+
 /// Q6: one question for many calls; a yes for good lasts and can be taken back, a no saves from being asked again.
 #[tokio::test]
 async fn the_user_is_asked_once_and_the_answer_is_remembered() {
