@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::account::AccountName;
 use crate::clock::Clock;
@@ -68,6 +69,7 @@ pub struct Accounts {
     boot_id: String,
     machine: String,
     current: RwLock<Current>,
+    pause_on_lock: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -101,6 +103,7 @@ impl Accounts {
             boot_id: read_line("/proc/sys/kernel/random/boot_id"),
             machine: machine(),
             current: RwLock::default(),
+            pause_on_lock: watch::Sender::new(false),
         };
         match Config::load(&accounts.dirs) {
             Ok(config) => accounts.take(config, HashMap::new()),
@@ -150,6 +153,8 @@ impl Accounts {
             };
             current.accounts.insert(name.clone(), account);
         }
+        self.pause_on_lock
+            .send_if_modified(|on| std::mem::replace(on, config.pause_on_lock) != config.pause_on_lock);
         current.config = config;
         current.broken = None;
     }
@@ -357,6 +362,11 @@ impl Accounts {
         for account in self.list() {
             account.session.interrupt(interruption).await;
         }
+    }
+
+    /// Whether nothing is handed out while the screen is locked, as configured.
+    pub(crate) fn pause_on_lock(&self) -> watch::Receiver<bool> {
+        self.pause_on_lock.subscribe()
     }
 
     pub(crate) fn busy(&self) -> &Busy {

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use zbus::Connection;
 use zbus::fdo::{self, RequestNameFlags, RequestNameReply};
 
@@ -20,13 +21,15 @@ use crate::config::ConfigDirs;
 use crate::logging::Levels;
 use crate::recovery::{Lock, Records, Vault};
 use crate::store::secret_service::SecretServiceStore;
-use crate::{network, power, systemd};
+use crate::{network, power, screen, systemd};
 
 /// How long another daemon may take to end.
 const LOCK_WAIT: Duration = Duration::from_secs(20);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How long proof of life may take before the watchdog is left to bite.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long callers are kept waiting for logind.
+const SCREEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the daemon could not start or go on: a sentence for the user who reads the journal.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,8 @@ pub async fn run(
     let bus = serve.await?;
     let losses = fdo::DBusProxy::new(&connection).await?.receive_name_lost_with_args(&[(0, bus::NAME)]).await;
     let mut losses = losses?;
+    let system = system.shared();
+    look_at_the_screen(system.clone(), &bus, &accounts).await;
     own_name(&connection).await?;
     let direct = runtime.and_then(|folder| Direct::open(&folder, &bus));
     let mut status = bus.status();
@@ -81,7 +86,7 @@ pub async fn run(
     systemd::notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
 
-    // Both end with the runtime.
+    // They end with the runtime.
     tokio::spawn(power::watch(system, Arc::clone(&accounts)));
     {
         let (accounts, clock) = (Arc::clone(&accounts), clock.clone());
@@ -123,6 +128,26 @@ pub async fn run(
     accounts.stop().await;
     access.close().await;
     end
+}
+
+/// Where the screen's lock counts, no caller is answered before it is known.
+async fn look_at_the_screen(
+    system: impl Future<Output = zbus::Result<Connection>> + Clone + Send + 'static,
+    bus: &Arc<Bus>,
+    accounts: &Accounts,
+) {
+    let (known, looked) = oneshot::channel();
+    let wanted = accounts.pause_on_lock();
+    let waits = *wanted.borrow();
+    tokio::spawn(screen::watch(system, Arc::clone(bus), wanted, known));
+    if waits {
+        tokio::select! {
+            _ = looked => {}
+            () = accounts.clock().sleep(SCREEN_TIMEOUT) => {
+                tracing::warn!("logind has not told yet whether the screen is locked");
+            }
+        }
+    }
 }
 
 /// One daemon per user. One that is ending is waited for: it may have a refresh token on its way.

@@ -32,7 +32,7 @@
 //! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `stored`, `interruptions`,
 //!   `narrow`, `settle` and `view` are pure; `actor` and `effects` own them; `budget` is what sessions of one issuer share; `handle` is the only door.
 //! - [`recovery`]: what a process leaves to the next: notes of refreshes under way, unsaved sessions.
-//! - [`power`], [`network`]: what happens to the machine, told to the sessions.
+//! - [`power`], [`network`]: what happens to the machine, told to the sessions; [`screen`]: whether it is locked.
 //! - [`oidc`]: requests to the provider, and what its answers mean (`token::classify`, `id_token::verify`,
 //!   `discovery::read` are pure).
 //! - [`store`]: the Secret Service and memory, behind one trait.
@@ -107,6 +107,8 @@ pub mod process;
 pub mod recovery;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+#[cfg(feature = "daemon")]
+pub mod screen;
 #[cfg(feature = "daemon")]
 pub mod secret;
 #[cfg(feature = "daemon")]

@@ -80,10 +80,10 @@ impl Access {
         if let Err(why) = self.admit(caller) {
             return Ruling::Refuse(why);
         }
-        if event == Event::Token && self.is_paused() {
-            return Ruling::Refuse(
-                "bearerd is paused and hands nothing out; run: bearerctl resume".to_owned(),
-            );
+        if event == Event::Token
+            && let Some(why) = self.pause.why()
+        {
+            return Ruling::Refuse(why.to_owned());
         }
         let decision = account.rules.decide(caller);
         match decision.verdict {
@@ -145,7 +145,16 @@ impl Access {
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.pause.is_on()
+        self.pause.why().is_some()
+    }
+
+    /// The screen is locked, or not any more; whether that is news.
+    pub(crate) fn set_locked(&self, locked: bool) -> bool {
+        let news = self.pause.lock(locked);
+        if news {
+            tracing::info!(locked, "the screen");
+        }
+        news
     }
 
     /// Hands nothing out, or does so again; through restarts, too.

@@ -1,4 +1,5 @@
-//! Whether anything is handed out: a flag, and an empty file that keeps it through restarts.
+//! Whether anything is handed out. The user's own pause is kept by an empty file through restarts; the one of
+//! a locked screen is apart from it, so that the end of one is not the end of the other.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -6,17 +7,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) struct Pause {
     on: AtomicBool,
+    locked: AtomicBool,
     file: PathBuf,
 }
 
 impl Pause {
     pub(super) fn below(folder: &Path) -> Self {
         let file = folder.join("access").join("paused");
-        Self { on: AtomicBool::new(file.exists()), file }
+        Self { on: AtomicBool::new(file.exists()), locked: AtomicBool::new(false), file }
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
+    /// Why nothing is handed out.
+    pub(super) fn why(&self) -> Option<&'static str> {
+        if self.on.load(Ordering::Relaxed) {
+            return Some("bearerd is paused and hands nothing out; run: bearerctl resume");
+        }
+        let locked = self.locked.load(Ordering::Relaxed);
+        locked.then_some("the screen is locked, and pause_on_lock is set; unlock the screen, then try again")
+    }
+
+    /// Takes note of the screen's lock; whether that is news.
+    pub(super) fn lock(&self, locked: bool) -> bool {
+        self.locked.swap(locked, Ordering::Relaxed) != locked
     }
 
     pub(super) async fn set(&self, on: bool) {

@@ -103,7 +103,7 @@ impl Access {
         Ok(self.paused_changed(&emitter).await?)
     }
 
-    /// Hands tokens out again.
+    /// Hands tokens out again, unless the screen is locked and pause_on_lock is configured.
     async fn resume(
         &self,
         #[zbus(header)] header: Header<'_>,

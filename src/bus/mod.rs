@@ -116,6 +116,20 @@ impl Bus {
         Ok(())
     }
 
+    /// The screen is locked, or not any more: nothing is handed out until then.
+    pub(crate) async fn screen_locked(&self, locked: bool) {
+        if !self.gate.access.set_locked(locked) {
+            return;
+        }
+        let announced = async {
+            let root = self.connection.object_server().interface::<_, access::Access>(ROOT_PATH).await?;
+            root.get().await.paused_changed(root.signal_emitter()).await
+        };
+        if let Err(error) = announced.await {
+            tracing::warn!(%error, "cannot announce a change");
+        }
+    }
+
     /// Brings the account objects in line with the configured accounts.
     async fn serve_accounts(self: &Arc<Self>) -> zbus::Result<()> {
         let configured = self.accounts.list();

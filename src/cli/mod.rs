@@ -302,8 +302,13 @@ async fn ask(request: Request) -> Result<(), Failure> {
             Ok(())
         }
         Request::Resume => {
-            broker.access().await?.resume().await?;
-            output::note("tokens are handed out again");
+            let access = broker.access().await?;
+            access.resume().await?;
+            output::note(if access.paused().await? {
+                "your pause has ended; the screen's lock goes on: nothing is handed out until you unlock it"
+            } else {
+                "tokens are handed out again"
+            });
             Ok(())
         }
         Request::Permissions { forget: Some(forget), .. } => permissions::forget(&broker, &forget).await,

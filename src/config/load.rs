@@ -23,7 +23,7 @@ pub(super) const PRESETS: &[(&str, &str)] = &[
     ("okta", include_str!("../../presets/okta.toml")),
     ("spotify", include_str!("../../presets/spotify.toml")),
 ];
-const TOP_LEVEL_KEYS: &[&str] = &["default_account", "accounts"];
+const TOP_LEVEL_KEYS: &[&str] = &["default_account", "pause_on_lock", "accounts"];
 const MAX_ACCOUNTS: usize = 10_000;
 
 /// Where the configuration is.
@@ -98,6 +98,9 @@ impl Config {
                 let fields = Fields::new(&document, table.get_ref());
                 fields.only(TOP_LEVEL_KEYS)?;
                 config.take_accounts(&fields, &presets, dirs, &mut places)?;
+                if let Some(field) = fields.get("pause_on_lock") {
+                    config.pause_on_lock = field.boolean()?;
+                }
                 if let Some(field) = fields.get("default_account") {
                     default_account =
                         Some((field.string()?.to_owned(), field.error("names no configured account")));

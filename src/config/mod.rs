@@ -29,6 +29,8 @@ pub struct Config {
     /// The main file, for messages.
     pub(crate) file: String,
     pub default_account: Option<AccountName>,
+    /// Nothing is handed out while the screen is locked.
+    pub pause_on_lock: bool,
     pub accounts: BTreeMap<AccountName, Arc<AccountConfig>>,
     /// What a user should know and can go on without, each naming its file and line.
     pub warnings: Vec<String>,

@@ -156,6 +156,7 @@ fn each_complaint_names_file_line_key_and_remedy() {
             "default_acount = \"a\"".to_owned(),
             "config.toml:1: unknown key `default_acount`; did you mean `default_account`?",
         ),
+        ("pause_on_lock = 1".to_owned(), "config.toml:1: `pause_on_lock` must be true or false"),
         ("[accounts.a".to_owned(), "config.toml:1: "),
         ("\n\n[accounts.\"a b\"]".to_owned(), "config.toml:3: bad account name: an account name is 1 to 64"),
         (

@@ -8,7 +8,7 @@ use bearerd::bus::proxy::{AccessProxy, Properties};
 use bearerd::sandbox::provider::Settings;
 
 use crate::support::desk::{Desk, eventually};
-use crate::support::desktop::NotificationServer;
+use crate::support::desktop::{Logind, NotificationServer};
 
 async fn access(desk: &Desk) -> AccessProxy<'static> {
     AccessProxy::new(&desk.connection).await.unwrap()
@@ -316,4 +316,66 @@ async fn a_pause_holds_through_a_restart_until_it_is_ended() {
     assert!(desk.ctl(&["resume"], "").await.status.success());
     assert_ne!(desk.ctl(&["token"], "").await.status.code(), Some(6));
     assert!(!access(&desk).await.paused().await.unwrap());
+}
+
+async fn until_paused(desk: &Desk, paused: bool) {
+    let access = access(desk).await;
+    assert!(eventually(async || access.paused().await.unwrap() == paused).await, "{}", desk.log());
+}
+
+/// `pause_on_lock`: nothing is handed out while the screen is locked, and the lock's end is not that of a
+/// pause of the user's own.
+#[tokio::test]
+async fn a_locked_screen_pauses_if_configured_and_ends_no_other_pause() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let logind = Logind::start(&desk.path("system-bus"), true).await;
+    desk.write_config(&format!("pause_on_lock = true\n{}", desk.account("work", "store = \"memory\"")));
+    desk.start_daemon().await;
+    // Locked before we came: no caller is answered otherwise.
+    assert!(access(&desk).await.paused().await.unwrap());
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let refused = desk.token("work").await.unwrap_err().to_string();
+    assert!(refused.contains("AccessDenied: the screen is locked"), "{refused}");
+    let resumed = desk.ctl(&["resume"], "").await;
+    assert!(err(&resumed).contains("until you unlock it"), "{}", err(&resumed));
+    desk.token("work").await.unwrap_err();
+
+    logind.lock(false).await;
+    until_paused(&desk, false).await;
+    desk.token("work").await.unwrap();
+
+    desk.ctl(&["pause"], "").await;
+    logind.lock(true).await;
+    assert!(eventually(async || desk.log().matches("locked=true").count() == 2).await);
+    logind.lock(false).await;
+    assert!(eventually(async || desk.log().matches("locked=false").count() == 2).await);
+    let paused = desk.token("work").await.unwrap_err().to_string();
+    assert!(paused.contains("run: bearerctl resume"), "{paused}");
+    desk.ctl(&["resume"], "").await;
+    desk.token("work").await.unwrap();
+
+    // Whoever logs out leaves no lock behind, and whoever takes the line out is rid of it at once.
+    logind.lock(true).await;
+    until_paused(&desk, true).await;
+    desk.write_config(&desk.account("work", "store = \"memory\""));
+    desk.broker.reload().await.unwrap();
+    until_paused(&desk, false).await;
+    desk.write_config(&format!("pause_on_lock = true\n{}", desk.account("work", "store = \"memory\"")));
+    desk.broker.reload().await.unwrap();
+    until_paused(&desk, true).await;
+    logind.end_session().await;
+    until_paused(&desk, false).await;
+    desk.token("work").await.unwrap();
+}
+
+/// Without logind the key has no effect, and the log says so; the daemon starts all the same.
+#[tokio::test]
+async fn a_lock_that_nobody_tells_of_is_none() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&format!("pause_on_lock = true\n{}", desk.account("work", "store = \"memory\"")));
+    desk.start_daemon().await;
+
+    assert!(!access(&desk).await.paused().await.unwrap());
+    assert!(desk.log().contains("pause_on_lock has no effect"), "{}", desk.log());
 }

@@ -111,6 +111,8 @@ impl Desk {
         command.env_clear().kill_on_drop(true);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("DBUS_SESSION_BUS_ADDRESS", &self.bus.address).env("HOME", self.path("home"));
+        // This machine's own is nothing to a test.
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("system-bus").display()));
         command.env("XDG_CONFIG_HOME", self.path("config")).env("XDG_STATE_HOME", self.path("state"));
         command.env("XDG_RUNTIME_DIR", self.path("run")).env("BEARERD_LOG", "trace");
         command

@@ -1,9 +1,10 @@
-//! What a desktop has beside a bus: a notification server and a portal, both told what happened to them.
+//! What a desktop has beside a bus: a notification server and a portal, both told what happened to them, and a logind.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::used_underscore_binding, reason = "zbus's macro names arguments that are not read")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use zbus::Connection;
@@ -126,5 +127,75 @@ impl OpenUri {
         let token = options.get("activation_token").and_then(|token| token.downcast_ref::<String>().ok());
         self.0.lock().unwrap().push((uri, token.unwrap_or_default()));
         OwnedObjectPath::try_from("/org/freedesktop/portal/desktop/request/1").unwrap()
+    }
+}
+
+const LOGIND: &str = "/org/freedesktop/login1";
+const USER: &str = "/org/freedesktop/login1/user/_self";
+const SESSION: &str = "/org/freedesktop/login1/session/c1";
+
+/// A logind on a system bus, with one session at most, of the user who runs the test.
+pub(crate) struct Logind {
+    connection: Connection,
+    _system: Bus,
+}
+
+impl Logind {
+    /// `socket` is where the system bus is looked for.
+    pub(crate) async fn start(socket: &Path, locked: bool) -> Self {
+        let system = Bus::start().await;
+        std::os::unix::fs::symlink(system.folder.path().join("bus"), socket).unwrap();
+        let connection = system.connect().await;
+        let server = connection.object_server();
+        server.at(LOGIND, LogindManager).await.unwrap();
+        server.at(USER, LogindUser(true)).await.unwrap();
+        server.at(SESSION, LogindSession(locked)).await.unwrap();
+        connection.request_name("org.freedesktop.login1").await.unwrap();
+        Self { connection, _system: system }
+    }
+
+    pub(crate) async fn lock(&self, locked: bool) {
+        let session = self.connection.object_server().interface::<_, LogindSession>(SESSION).await.unwrap();
+        session.get_mut().await.0 = locked;
+        session.get().await.locked_hint_changed(session.signal_emitter()).await.unwrap();
+    }
+
+    /// The user logs out.
+    pub(crate) async fn end_session(&self) {
+        let user = self.connection.object_server().interface::<_, LogindUser>(USER).await.unwrap();
+        user.get_mut().await.0 = false;
+        user.get().await.display_changed(user.signal_emitter()).await.unwrap();
+    }
+}
+
+struct LogindManager;
+
+#[zbus::interface(name = "org.freedesktop.login1.Manager")]
+impl LogindManager {
+    fn get_user(&self, uid: u32) -> OwnedObjectPath {
+        assert_eq!(uid, rustix::process::getuid().as_raw());
+        OwnedObjectPath::try_from(USER).unwrap()
+    }
+}
+
+/// Whether there is a session.
+struct LogindUser(bool);
+
+#[zbus::interface(name = "org.freedesktop.login1.User")]
+impl LogindUser {
+    #[zbus(property)]
+    fn display(&self) -> (String, OwnedObjectPath) {
+        let (id, path) = if self.0 { ("c1", SESSION) } else { ("", "/") };
+        (id.to_owned(), OwnedObjectPath::try_from(path).unwrap())
+    }
+}
+
+struct LogindSession(bool);
+
+#[zbus::interface(name = "org.freedesktop.login1.Session")]
+impl LogindSession {
+    #[zbus(property)]
+    fn locked_hint(&self) -> bool {
+        self.0
     }
 }
