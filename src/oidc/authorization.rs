@@ -165,9 +165,16 @@ impl AuthorizationRequest {
     /// RFC 9207 section 2.4.
     fn iss_problem(&self, iss: Option<&str>) -> Option<&'static str> {
         match (self.iss, iss, &self.issuer) {
-            (IssPolicy::Ignore, ..)
-            | (IssPolicy::IfPresent, None, _)
-            | (IssPolicy::IfPresent, Some(_), None) => None,
+            (IssPolicy::Ignore, ..) | (IssPolicy::IfPresent, None, _) => None,
+            // With no issuer configured it must at least be where the user was sent: an evil provider sends
+            // the user on to an honest one, whose code would come back here (RFC 9700 section 4.4.1).
+            (IssPolicy::IfPresent, Some(iss), None) => {
+                let sent_to = self.endpoint.origin();
+                let is_there = Url::parse(iss).is_ok_and(|iss| iss.origin() == sent_to);
+                (!is_there).then_some(
+                    "the response comes from another issuer than where the login was sent; if that is the right one, set `issuer` to it",
+                )
+            }
             (IssPolicy::Required, None, _) => {
                 Some("the response names no issuer (iss), and this account requires it")
             }
@@ -326,6 +333,25 @@ mod tests {
         ] {
             assert_eq!(outcome(&request, query), expected, "{query}");
         }
+    }
+
+    /// R12: what can be compared without a configured issuer.
+    #[test]
+    fn an_unknown_issuer_must_be_where_the_user_was_sent() {
+        let request = request(&OAuthConfig { issuer: None, ..config(&[]) });
+        for (iss, accepted) in [
+            ("https%3A%2F%2Fsso.example", true),
+            ("https%3A%2F%2Fsso.example%2Frealms%2Fapp", true),
+            ("https%3A%2F%2Fsso.example%3A8443", false),
+            ("http%3A%2F%2Fsso.example", false),
+            ("https%3A%2F%2Fevil.example", false),
+            ("sso.example", false),
+            ("", false),
+        ] {
+            let outcome = outcome(&request, &format!("code=a&state=STATE&iss={iss}"));
+            assert_eq!(outcome == "code a", accepted, "{iss}: {outcome}");
+        }
+        assert_eq!(outcome(&request, "code=a&state=STATE"), "code a");
     }
 
     /// G8.

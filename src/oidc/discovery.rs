@@ -1,5 +1,7 @@
 //! A provider's metadata (OpenID Connect Discovery 1.0, RFC 8414). Pure: bytes in, endpoints out.
 
+use std::net::Ipv4Addr;
+
 use serde::Deserialize;
 use url::{Host, Url};
 
@@ -122,11 +124,18 @@ fn client_auth(methods: Option<&[String]>) -> Option<ClientAuth> {
     known.into_iter().find(|(name, _)| methods.iter().any(|method| method == name)).map(|(_, auth)| auth)
 }
 
+/// Whether this leads to services of this machine, whatever it is called. The unspecified address does too on Linux.
 fn is_loopback(url: &Url) -> bool {
+    let v4 = |ip: Ipv4Addr| ip.is_loopback() || ip.is_unspecified();
     match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => v4(ip),
+        Some(Host::Ipv6(ip)) => {
+            ip.is_loopback() || ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(v4)
+        }
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
         None => false,
     }
 }
@@ -198,6 +207,12 @@ mod tests {
             "http://127.0.0.1:6379/",
             "https://localhost/token",
             "https://[::1]/token",
+            "https://0.0.0.0/token",
+            "https://[::]/token",
+            "https://[::ffff:127.0.0.1]/token",
+            "https://2130706433/token",
+            "https://localhost./token",
+            "https://x.localhost/token",
             "file:///etc/passwd",
             "token",
         ] {

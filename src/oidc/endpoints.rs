@@ -148,13 +148,11 @@ impl Resolver {
                 Ok(known.metadata.clone())
             }
             (Ok(None), None) => Err(ProviderError::new(Class::Malformed, "the provider's metadata is empty")),
-            (Ok(Some((new, _))), Some(old))
-                if !token_is_pinned && !same_host(&new.token_endpoint, &old.metadata.token_endpoint) =>
-            {
+            (Ok(Some((new, _))), Some(old)) if stranger(&new, &old.metadata, token_is_pinned).is_some() => {
                 tracing::error!(
-                    host = new.token_endpoint.host_str(),
-                    "the provider's metadata names a token endpoint on another host than before; it is not used; \
-                     to use it, set token_endpoint"
+                    host = stranger(&new, &old.metadata, token_is_pinned).and_then(Url::host_str),
+                    "the provider's metadata sends tokens to another server than before; the old endpoints stay in use; \
+                     if the provider has moved, restart bearerd"
                 );
                 old.fetched = now;
                 old.doubtful = false;
@@ -247,6 +245,22 @@ pub(super) fn unspent(error: ProviderError) -> ProviderError {
     }
 }
 
-fn same_host(one: &Url, other: &Url) -> bool {
-    one.host_str() == other.host_str()
+/// An endpoint of the new metadata that would be given tokens or the client's secret, on a server that the old
+/// one gave none to (RFC 9700 section 4.4): whoever can change the metadata must not get a running session.
+fn stranger<'a>(new: &'a Metadata, old: &Metadata, token_is_pinned: bool) -> Option<&'a Url> {
+    let known: Vec<_> = trusted(old).map(Url::origin).collect();
+    trusted(new)
+        .filter(|url| !(token_is_pinned && **url == new.token_endpoint))
+        .find(|url| !known.contains(&url.origin()))
+}
+
+fn trusted(metadata: &Metadata) -> impl Iterator<Item = &Url> {
+    let more = [
+        &metadata.revocation_endpoint,
+        &metadata.end_session_endpoint,
+        &metadata.userinfo_endpoint,
+        &metadata.device_authorization_endpoint,
+        &metadata.pushed_authorization_request_endpoint,
+    ];
+    std::iter::once(&metadata.token_endpoint).chain(more.into_iter().flatten())
 }

@@ -141,6 +141,22 @@ def a_session_that_no_keyring_has_yet_survives_kill_and_restart(installed):
     matrix.row(43, "keyring locked, rotation, `kill -9`, restart by systemd, unlocked", "token", 3, "lives")
 
 
+def another_user_and_root_get_no_token_of_hers(installed):
+    """R7: by her bus, which lets root in, and by her direct socket."""
+    installed.log_in()
+    machine = installed.machine
+    hers = {"XDG_RUNTIME_DIR": "/run/user/1000", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bus"}
+    direct = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bearerd/bus"}
+    asks = [["busctl", "--user", "call", *CALL, "GetToken", "s", "work"], ["bearerctl", "token", "work"]]
+    for ask in asks:
+        for way in (hers, hers | direct):
+            assert machine.run(*ask, env=way).returncode == 0, "it is the way that she asks herself"
+            for who in ({"root": True}, {"uid": booted.DAVE}):
+                refused = machine.run(*ask, env=way, **who)
+                assert refused.returncode != 0 and refused.stdout == "", refused
+    assert installed.keycloak.introspect("app", installed.token())["active"]
+
+
 def a_login_callback_of_another_user_is_dropped(installed):
     """B18, R8, R9: root here, but any uid that isn't carol's."""
     machine = installed.machine

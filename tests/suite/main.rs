@@ -1,6 +1,7 @@
 //! The one integration test binary.
 
 mod add;
+mod attacks;
 mod attention;
 mod callers;
 mod cli;

@@ -5,3 +5,4 @@ pub(crate) mod desk;
 pub(crate) mod desktop;
 pub(crate) mod keyring;
 pub(crate) mod reference;
+pub(crate) mod trap;
