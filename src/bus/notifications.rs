@@ -298,15 +298,15 @@ async fn until(clock: &Clock, due: Option<BootTime>) {
     }
 }
 
-/// A title, and the buttons: key and label in turn.
+/// A title, and the buttons: key and label in turn. Some servers draw a button for a default action that has a label.
 fn words(account: Option<&AccountName>, need: Need) -> (String, &'static [&'static str]) {
     let account = account.map_or("", AccountName::as_str);
     match need {
-        Need::LogIn => (format!("Logged out of {account}"), &[DEFAULT, "Log in", LOG_IN, "Log in"]),
+        Need::LogIn => (format!("Logged out of {account}"), &[DEFAULT, "", LOG_IN, "Log in"]),
         Need::LogInSoon => {
-            (format!("The session of {account} ends soon"), &[DEFAULT, "Log in", LOG_IN, "Log in again"])
+            (format!("The session of {account} ends soon"), &[DEFAULT, "", LOG_IN, "Log in again"])
         }
-        Need::Unlock => ("The keyring is locked".to_owned(), &[DEFAULT, "Unlock", UNLOCK, "Unlock"]),
+        Need::Unlock => ("The keyring is locked".to_owned(), &[DEFAULT, "", UNLOCK, "Unlock"]),
         Need::Correct => (format!("{account} is refused by its provider"), &[]),
         Need::Look => (format!("The provider of {account} has been away for a while"), &[]),
     }
