@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -208,7 +208,17 @@ fn key_for(kid: Option<&str>, algorithm: Algorithm, keys: &JwkSet) -> Result<Dec
 fn fits(key: &Jwk, algorithm: Algorithm) -> bool {
     let family = match &key.algorithm {
         AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa,
-        AlgorithmParameters::EllipticCurve(_) => AlgorithmFamily::Ec,
+        AlgorithmParameters::EllipticCurve(key) => {
+            let of_curve = match key.curve {
+                EllipticCurve::P256 => Algorithm::ES256,
+                EllipticCurve::P384 => Algorithm::ES384,
+                _ => return false,
+            };
+            if of_curve != algorithm {
+                return false;
+            }
+            AlgorithmFamily::Ec
+        }
         AlgorithmParameters::OctetKeyPair(_) => AlgorithmFamily::Ed,
         _ => return false,
     };
@@ -374,6 +384,25 @@ mod tests {
             verify(&old.sign(&claims(), Some("old")), &not_for_signing, &expected()),
             Err(Problem::UnknownKey)
         );
+    }
+
+    /// FAPI 2.0 section 5.4.3: some providers number their keys by kind.
+    #[test]
+    fn keys_that_share_a_kid_are_told_apart() {
+        let signer = Signer::ec("k1");
+        let mut others = vec![signer.jwk(); 3];
+        others[0].common.public_key_use = Some(PublicKeyUse::Encryption);
+        if let AlgorithmParameters::EllipticCurve(key) = &mut others[1].algorithm {
+            key.curve = EllipticCurve::P384;
+        }
+        others[1].common.key_algorithm = None;
+        others[2].common.key_algorithm = Some(jsonwebtoken::jwk::KeyAlgorithm::RS256);
+        let token = signer.sign(&claims(), Some("k1"));
+        assert_eq!(verify(&token, &JwkSet { keys: others.clone() }, &expected()), Err(Problem::UnknownKey));
+
+        others.push(signer.jwk());
+
+        assert!(verify(&token, &JwkSet { keys: others }, &expected()).is_ok());
     }
 
     /// H12.

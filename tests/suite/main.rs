@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod contract;
 mod direct;
+mod documents;
 mod flows;
 mod lifecycle;
 mod login;
