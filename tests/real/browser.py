@@ -1,5 +1,6 @@
 """A login in a real Chromium, headless, driven through chromedriver."""
 
+import json
 import pathlib
 import tempfile
 
@@ -28,6 +29,7 @@ class Chromium:
             f"--user-data-dir={self._profile.name}",
         ):
             options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
         # A named driver keeps selenium from downloading one.
         self._driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(required("chromedriver")))
         self._driver.set_page_load_timeout(60)
@@ -91,6 +93,16 @@ class Chromium:
 
     def evaluate(self, expression):
         return self._driver.execute_script(f"return {expression}")
+
+    def requests(self):
+        """Every request since the last look, redirected ones too: addresses and headers."""
+        events = (json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance"))
+        sent = (event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent")
+        return [(request["url"], request["headers"]) for request in sent]
+
+    def history(self):
+        """The addresses that "back" leads to, and where we are."""
+        return [entry["url"] for entry in self._driver.execute_cdp_cmd("Page.getNavigationHistory", {})["entries"]]
 
     def picture(self, name):
         self._driver.save_screenshot(str(self._pictures / f"{name}.png"))

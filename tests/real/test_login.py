@@ -56,22 +56,6 @@ def the_keyring_items_say_no_more_than_they_must(desktop):
         json.loads(secret)
 
 
-def a_login_in_chromium_ends_on_a_page_that_says_so(desktop, keycloak, chromium):
-    """A7, B5, B13, R14: a real browser with its favicon requests and history."""
-    desktop.add_account("work", client=realm.CONSENT_CLIENT)
-    desktop.start_daemon()
-    desktop.set_secret("work")
-    attempt, url = desktop.start_login("work")
-    user = desktop.users["work"]
-
-    title, address, text = chromium.log_in(url, user, keycloak.password_of(user))
-
-    assert desktop.wait_login(attempt) == "succeeded", (title, address, text)
-    assert "?" not in address and "#" not in address
-    assert "work" in text and "logged in" in text.lower()
-    assert keycloak.introspect("app", desktop.token("work").access_token)["active"]
-
-
 def bearerctl_login_prints_the_url_waits_and_names_the_user(desktop, keycloak):
     """Design section 4: the URL on stderr, exit 0, and the second time nothing to do."""
     desktop.add_account("work", client=realm.CONSENT_CLIENT)

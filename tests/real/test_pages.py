@@ -3,9 +3,11 @@
 import os
 import re
 import subprocess
+import urllib.parse
 
 import pytest
 
+import realm
 from browser import Chromium
 from processes import required
 from sandboxed import Sandbox
@@ -63,3 +65,30 @@ def a_page_is_readable_in_light_and_dark_on_a_desk_and_on_a_phone(sandbox, brows
     assert len(backgrounds) == 2, "light and dark look the same: is the style blocked?"
     child.stderr.read()
     assert child.wait(20) == code
+
+
+def keycloaks_pages_lead_to_ours_which_keeps_the_code_to_itself(desktop, keycloak, browser):
+    """A7, B5, B12, B13, R14: the whole way in a real browser, with its log of requests and its history."""
+    desktop.add_account("work", user="robin", client=realm.CONSENT_CLIENT, scopes=["openid", "profile"])
+    desktop.start_daemon()
+    desktop.set_secret("work")
+    attempt, url = desktop.start_login("work")
+    ours = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)["redirect_uri"][0].removesuffix("/callback")
+
+    title, address, text = browser.log_in(url, "robin", keycloak.password_of("robin"))
+
+    assert desktop.wait_login(attempt) == "succeeded", (title, address, text)
+    assert title == "Logged in - bearerd" and "logged in to work as robin" in text
+    assert address == f"{ours}/bearerd/done"
+    kept = [entry for entry in browser.history() if "code=" in entry]
+    assert kept == [], "the history holds the code"
+    # Keycloak's pages load what they like from Keycloak; ours load nothing.
+    seen = [(where, headers) for where, headers in browser.requests() if where.startswith("http")]
+    seen = [(where, headers) for where, headers in seen if not where.startswith(keycloak.base)]
+    ways = [where.partition("?")[0] for where, _ in seen if not where.endswith("/favicon.ico")]
+    assert ways == [f"{ours}/callback", address] and "code=" in seen[0][0], seen
+    told = [headers for _, headers in seen if "code=" in headers.get("Referer", "")]
+    assert told == [], "the code was passed on as a referrer"
+    assert keycloak.introspect("app", desktop.token("work").access_token)["active"]
+    browser.show(DESK, dark=False)
+    browser.picture("keycloak-done")
