@@ -22,6 +22,13 @@ pub(super) fn raw(text: &str) -> bool {
     write!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
 }
 
+/// Ends the line on which a terminal has shown the Ctrl-C, so that the prompt gets one of its own.
+pub(super) fn end_line() {
+    if super::stderr_is_terminal() {
+        note("");
+    }
+}
+
 /// The terminal's height.
 pub(super) fn rows() -> u16 {
     rustix::termios::tcgetwinsize(std::io::stdout()).map_or(24, |size| size.ws_row)

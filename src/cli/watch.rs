@@ -59,7 +59,10 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
                     Some(_) => break,
                     None => return Err(Failure::failed("the session bus ended")),
                 },
-                _ = interrupt.recv() => return Ok(()),
+                _ = interrupt.recv() => {
+                    output::end_line();
+                    return Ok(());
+                }
                 () = tokio::time::sleep(TICK), if live => {}
             }
         }
@@ -88,7 +91,10 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
                 Some(Err(_)) => continue,
                 None => return Err(Failure::failed("the session bus ended")),
             },
-            _ = interrupt.recv() => return Ok(()),
+            _ = interrupt.recv() => {
+                output::end_line();
+                return Ok(());
+            }
         };
         let Some((path, changed)) = change(&message) else {
             // Accounts have come or gone.

@@ -96,13 +96,16 @@ class Booted:
 
     # --- inside
 
-    def run(self, *argv, stdin=None, timeout=40, root=False, uid=CAROL, check=False, env=None):
-        """Runs a program inside, as carol or another user in their session; `root=True` as root in none."""
+    def within(self, root=False, uid=CAROL, env=None):
+        """What to put before a program so that it runs inside, as carol or another user in their session."""
         enter = [required("nsenter"), "-t", str(self._leader), "-m", "-u", "-i", "-p", "-n", "-C", "--"]
         if not root:
             enter += ["/usr/bin/setpriv", "--reuid", str(uid), "--regid", str(uid), "--init-groups"]
-        enter += ["/usr/bin/env", "-i", *(f"{key}={value}" for key, value in (_environment(uid) | (env or {})).items())]
-        return run([*enter, *argv], stdin=stdin, timeout=timeout, check=check)
+        return [*enter, "/usr/bin/env", "-i", *(f"{key}={value}" for key, value in (_environment(uid) | (env or {})).items())]
+
+    def run(self, *argv, stdin=None, timeout=40, root=False, uid=CAROL, check=False, env=None):
+        """Runs a program inside, as carol or another user in their session; `root=True` as root in none."""
+        return run([*self.within(root, uid, env), *argv], stdin=stdin, timeout=timeout, check=check)
 
     def shell(self, line, **options):
         return self.run("/bin/sh", "-c", line, **options)

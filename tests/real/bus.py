@@ -154,11 +154,17 @@ class Monitor:
 
     def calls(self, *members):
         """The method calls with these names that were sent to anybody."""
+        return self._heard(MessageType.method_call, members)
+
+    def signals(self, *members):
+        """The signals with these names, of anybody."""
+        return self._heard(MessageType.signal, members)
+
+    def _heard(self, kind, members):
         return [
             message
             for message in list(self.messages)
-            if message.header.message_type == MessageType.method_call
-            and message.header.fields.get(HeaderFields.member) in members
+            if message.header.message_type == kind and message.header.fields.get(HeaderFields.member) in members
         ]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from browser import Chromium
 from keycloak import Keycloak
+from processes import run
 from relay import Relay
 from session import Session, closing
 
@@ -43,6 +44,20 @@ def binaries():
     for program in ("bearerd", "bearerctl", "bearerd-sandbox"):
         assert os.access(folder / program, os.X_OK), f"no {program} in {folder}: cargo build --release --locked"
     return folder
+
+
+@pytest.fixture(scope="session")
+def package(binaries, tmp_path_factory):
+    """bearerd's package, made from the programs under test."""
+    out = tmp_path_factory.mktemp("packages")
+    run(
+        [PROJECT / "packaging/build", out, "deb"],
+        env=os.environ | {"BEARERD_BIN_DIR": str(binaries)},
+        timeout=300,
+        check=True,
+    )
+    (made,) = out.glob("bearerd_*.deb")
+    return made
 
 
 @pytest.fixture(scope="session")

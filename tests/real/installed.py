@@ -59,3 +59,8 @@ class Installed:
             for name, client in accounts.items()
         )
         self.machine.write_home(".config/bearerd/config.toml", text)
+
+
+def install(machine, package):
+    machine.install(package, "/root/bearerd.deb")
+    return machine.run("dpkg", "--install", "/root/bearerd.deb", root=True, check=True)

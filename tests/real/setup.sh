@@ -31,6 +31,7 @@ packages=(
     python3-dbus python3-gi jq libsystemd-dev libcurl4-openssl-dev pkg-config # for the examples of the documentation
     python3-dbusmock # for the template of our callers' tests
     git msmtp openssl # what gets its tokens from bearerctl
+    xvfb xfce4-notifyd xfconf adwaita-icon-theme fonts-dejavu-core imagemagick xdotool # a desktop to look at
 )
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)

@@ -1,14 +1,11 @@
 """The packages in a booted Debian, from installation to removal, on both message buses."""
 
-import os
-
 import pytest
 
 import booted
 import leaks
 import realm
-from conftest import PROJECT
-from installed import CALL, UNIT, Installed
+from installed import CALL, UNIT, Installed, install
 from processes import run, until
 
 LINK = "/etc/systemd/user/default.target.wants/bearerd.service"
@@ -16,20 +13,6 @@ PLACES = (
     "/usr/bin/bearer* /usr/lib/systemd/user/bearerd.service /usr/lib/systemd/catalog "
     "/usr/share/dbus-1/services/org.bearerd* /etc/systemd/user"
 )
-
-
-@pytest.fixture(scope="session")
-def package(binaries, tmp_path_factory):
-    """bearerd's package, made from the programs under test."""
-    out = tmp_path_factory.mktemp("packages")
-    run(
-        [PROJECT / "packaging/build", out, "deb"],
-        env=os.environ | {"BEARERD_BIN_DIR": str(binaries)},
-        timeout=300,
-        check=True,
-    )
-    (made,) = out.glob("bearerd_*.deb")
-    return made
 
 
 @pytest.fixture(params=["dbus-daemon", "dbus-broker"])
@@ -63,11 +46,6 @@ def in_use(plain, package):
     install(machine, package)
     plain.log_in()
     return plain
-
-
-def install(machine, package):
-    machine.install(package, "/root/bearerd.deb")
-    return machine.run("dpkg", "--install", "/root/bearerd.deb", root=True, check=True)
 
 
 def newer(package, folder):
