@@ -138,6 +138,8 @@ impl Keyring {
             ("account", account.as_str()),
             ("version", VERSION),
         ]);
+        let cleared = tokio::time::timeout(CALL_TIMEOUT, self.clear_empty(&survey, &attributes)).await;
+        cleared.map_err(|_| no_answer())??;
         let creation = survey.default.create_item(&label, attributes, json.as_bytes(), false, CONTENT_TYPE);
         tokio::pin!(creation);
         let entry = if let Ok(created) = tokio::time::timeout(CALL_TIMEOUT, &mut creation).await {
@@ -277,6 +279,17 @@ impl Keyring {
         Ok(())
     }
 
+    /// Removes what KWallet leaves of a creation that it could not decrypt: an item without a secret. A new item
+    /// would be the same entry of the wallet, and gone with this one.
+    async fn clear_empty(&self, survey: &Survey<'_>, attributes: &HashMap<&str, &str>) -> Result<(), Fault> {
+        for entry in survey.default.search_items(attributes.clone()).await? {
+            if Zeroizing::new(entry.get_secret().await?).is_empty() {
+                self.delete(&entry.item_path).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Not the crate's own: that shows the prompt, which is returned here.
     async fn delete(&self, item: &OwnedObjectPath) -> Result<Option<OwnedObjectPath>, Fault> {
         let interface = Some("org.freedesktop.Secret.Item");
@@ -381,7 +394,11 @@ impl From<zbus::Error> for Fault {
         let stale = |text: &str| Self::Stale(StoreError::Unavailable(text.to_owned()));
         match short {
             "Secret.Error.IsLocked" => Self::Final(StoreError::Locked),
-            "Secret.Error.NoSession" | "DBus.Error.InvalidArgs" => {
+            // KWallet says the last one for what it can't decrypt. One session in 256 is such: it drops the leading
+            // zeros of the secret that is agreed on, and so derives another key.
+            "Secret.Error.NoSession"
+            | "DBus.Error.InvalidArgs"
+            | "org.qtproject.QtDBus.Error.InvalidObjectPath" => {
                 stale("the keyring refuses our session with it; restart the keyring")
             }
             "Secret.Error.NoSuchObject"

@@ -199,6 +199,19 @@ async fn a_lost_session_is_opened_again_once() {
     assert_eq!(fake.count("OpenSession"), 6);
 }
 
+/// P5, P10: one of KWallet's sessions in 256 has another key than ours. A new one is opened, and nothing stays of the
+/// first attempt.
+#[tokio::test]
+async fn a_creation_that_kwallet_cannot_decrypt_is_done_again_in_a_new_session() {
+    let (_bus, fake, store) = start().await;
+    fake.state().decrypts_badly = true;
+
+    store.save(&account(), session("one", 1)).await.unwrap();
+
+    assert_eq!(refresh_token(&store).await.as_deref(), Some("canary-one"));
+    assert_eq!(fake.state().items.len(), 1);
+}
+
 /// P5: a hung keyring costs one time-out, for all who wait.
 #[tokio::test]
 async fn a_hung_keyring_is_given_up_in_time() {

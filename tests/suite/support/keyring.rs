@@ -123,6 +123,8 @@ pub(crate) struct State {
     pub(crate) person: Person,
     pub(crate) hangs: bool,
     pub(crate) drops_writes: bool,
+    /// As KWallet does with a key of its own: the next creation fails, and leaves an empty item.
+    pub(crate) decrypts_badly: bool,
     pub(crate) creates_by_prompt: bool,
     pub(crate) deletes_by_prompt: bool,
     /// The method names that were called, in order.
@@ -145,13 +147,18 @@ enum Action {
 type Secret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
 
 #[derive(zbus::DBusError, Debug)]
-#[zbus(prefix = "org.freedesktop.Secret.Error")]
+#[zbus(prefix = "org")]
 enum SecretError {
     #[zbus(error)]
     ZBus(zbus::Error),
+    #[zbus(name = "freedesktop.Secret.Error.IsLocked")]
     IsLocked(String),
+    #[zbus(name = "freedesktop.Secret.Error.NoSession")]
     NoSession(String),
+    #[zbus(name = "freedesktop.Secret.Error.NoSuchObject")]
     NoSuchObject(String),
+    #[zbus(name = "qtproject.QtDBus.Error.InvalidObjectPath")]
+    InvalidObjectPath(String),
 }
 
 /// A Secret Service without encryption, under the real name on a private bus.
@@ -415,28 +422,32 @@ impl FakeCollection {
     ) -> Result<(OwnedObjectPath, OwnedObjectPath), SecretError> {
         self.fake.enter(if replace { "CreateItem(replace)" } else { "CreateItem" }).await;
         let property = |name: &str| properties[&format!("org.freedesktop.Secret.Item.{name}")].clone();
-        let (item, by_prompt) = {
+        let (item, by_prompt, spoiled) = {
             let mut state = self.fake.state();
             if state.collections[&self.name] {
                 return Err(SecretError::IsLocked(String::new()));
             }
             check_session(&state, &secret.0)?;
             state.next += 1;
+            let spoiled = std::mem::take(&mut state.decrypts_badly);
             let item = FakeItem {
                 collection: self.name.clone(),
                 label: property("Label").try_into().unwrap(),
                 attributes: property("Attributes").try_into().unwrap(),
-                secret: if state.drops_writes { Vec::new() } else { secret.2 },
+                secret: if spoiled || state.drops_writes { Vec::new() } else { secret.2 },
                 content_type: secret.3,
                 modified: state.next.into(),
                 locked: false,
             };
-            (item, state.creates_by_prompt)
+            (item, state.creates_by_prompt, spoiled)
         };
         if by_prompt {
             return Ok((no_object(), self.fake.prompt(server, Action::Create(item)).await));
         }
         let id = self.fake.insert(server, item).await;
+        if spoiled {
+            return Err(SecretError::InvalidObjectPath(String::new()));
+        }
         Ok((item_path(&self.name, id), no_object()))
     }
 
