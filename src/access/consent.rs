@@ -23,6 +23,8 @@ const CREDIT: Duration = Duration::from_secs(120);
 pub enum Answer {
     Once,
     Always,
+    /// For good, and the desktop's own memory has it.
+    Kept,
     Denied,
     /// Closed without an answer.
     Dismissed,
@@ -120,8 +122,8 @@ impl Consent {
                 self.lasting.push(Permission { account, caller, since: wall });
                 return true;
             }
-            // It may come at any moment, and to ask for it disturbs nobody.
-            Answer::NobodyToAsk => {}
+            // One is the desktop's to remember. The other may come at any moment, and to ask for it disturbs nobody.
+            Answer::Kept | Answer::NobodyToAsk => {}
             Answer::Denied | Answer::Dismissed | Answer::Unanswered => {
                 self.refused.insert(key, (answer, now.after(REFUSED)));
             }

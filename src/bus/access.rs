@@ -16,6 +16,8 @@ use crate::access::log::Entry;
 
 /// The longest that one `ReadLog` lasts; callers give up after 25 s.
 const MAX_WAIT: Duration = Duration::from_secs(20);
+/// How the ids of Flatpaks begin.
+const FLATPAK: &str = "flatpak:";
 
 pub(super) struct Access {
     bus: Arc<Bus>,
@@ -113,14 +115,18 @@ impl Access {
         Ok(self.paused_changed(&emitter).await?)
     }
 
-    /// Lists what the user has allowed for good: account, caller, since when in Unix seconds.
+    /// Lists what the user has allowed for good: account, caller, since when in Unix seconds (0: not known,
+    /// for what the desktop's permission store keeps).
     #[zbus(out_args("permissions"))]
     async fn list_permissions(
         &self,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<Vec<(String, String, u64)>, Error> {
         let permissions = self.admit(&header).await?.permissions();
-        Ok(permissions.into_iter().map(|known| (known.account, known.caller, known.since)).collect())
+        let ours = permissions.into_iter().map(|known| (known.account, known.caller, known.since));
+        let kept = self.bus.gate.store.allowed().await;
+        let kept = kept.into_iter().map(|(account, app)| (account, format!("{FLATPAK}{app}"), 0));
+        Ok(ours.chain(kept).collect())
     }
 
     /// Forgets what the user has answered about this caller and account, for good or for now: they are
@@ -132,7 +138,12 @@ impl Access {
         caller: &str,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<bool, Error> {
-        Ok(self.admit(&header).await?.forget(account, caller).await)
+        let ours = self.admit(&header).await?.forget(account, caller).await;
+        let kept = match caller.strip_prefix(FLATPAK) {
+            Some(app) => self.bus.gate.store.forget(account, app).await,
+            None => false,
+        };
+        Ok(ours || kept)
     }
 
     /// Whether nothing is handed out.

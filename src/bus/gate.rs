@@ -9,6 +9,7 @@ use zbus::message::Header;
 use super::caller::Callers;
 use super::error::Error;
 use super::peer::Door;
+use super::permission_store::PermissionStore;
 use super::prompt;
 use crate::access::caller::{Caller, Kind};
 use crate::access::consent::{Answer, Known};
@@ -29,6 +30,7 @@ pub(super) struct Gate {
     pub(super) access: Arc<Access>,
     connection: Connection,
     callers: Callers,
+    pub(super) store: Arc<PermissionStore>,
     clock: Clock,
 }
 
@@ -39,7 +41,8 @@ impl Gate {
         clock: Clock,
     ) -> zbus::Result<Self> {
         let callers = Callers::new(connection, clock.clone()).await?;
-        Ok(Self { access, connection: connection.clone(), callers, clock })
+        let store = Arc::new(PermissionStore::new(connection, clock.clone()).await?);
+        Ok(Self { access, connection: connection.clone(), callers, store, clock })
     }
 
     /// A request that is about no account.
@@ -96,17 +99,25 @@ impl Gate {
     /// Asks the user, unless the answer is known or the question is under way.
     async fn ask(&self, permit: &Permit, each: bool) -> Result<(), String> {
         let (account, caller) = (&permit.account, &permit.caller);
+        match self.store.look(account, caller).await {
+            Some(true) if !each => return Ok(()),
+            Some(false) => return Err(refusal(Some(Answer::Denied), account, caller)),
+            _ => {}
+        }
         let mut asking = match self.access.look(account, caller, each) {
             Known::Allowed => return Ok(()),
             Known::Refused(answer) => return Err(refusal(Some(answer), account, caller)),
             Known::Asked(asking) => asking,
             Known::New(asking) => {
                 let always = !each && !matches!(caller.kind, Kind::Hidden(_));
-                let (access, connection, clock) =
-                    (Arc::clone(&self.access), self.connection.clone(), self.clock.clone());
+                let (access, store) = (Arc::clone(&self.access), Arc::clone(&self.store));
+                let (connection, clock) = (self.connection.clone(), self.clock.clone());
                 let (account, caller) = (account.clone(), Arc::clone(caller));
                 tokio::spawn(async move {
-                    let answer = prompt::ask(&connection, &clock, &account, &caller, always).await;
+                    let answer = match prompt::ask(&connection, &clock, &account, &caller, always).await {
+                        Answer::Always if store.allow(&account, &caller).await => Answer::Kept,
+                        answer => answer,
+                    };
                     access.answered(&account, &caller, answer).await;
                 });
                 asking
@@ -118,7 +129,7 @@ impl Gate {
             () = self.clock.sleep(PATIENCE) => None,
         };
         match answer {
-            Some(Answer::Once | Answer::Always) => Ok(()),
+            Some(Answer::Once | Answer::Always | Answer::Kept) => Ok(()),
             answer => Err(refusal(answer, account, caller)),
         }
     }

@@ -33,6 +33,7 @@ mod login;
 mod notifications;
 mod options;
 mod peer;
+mod permission_store;
 pub(crate) mod portal;
 mod prompt;
 pub(crate) mod secret_fd;

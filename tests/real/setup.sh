@@ -28,6 +28,7 @@ packages=(
     mmdebstrap systemd-container
     chromium chromium-driver
     bubblewrap xdg-dbus-proxy # Flatpak's own sandbox
+    flatpak xdg-desktop-portal # its tools and its permission store
     python3-dbus python3-gi jq libsystemd-dev libcurl4-openssl-dev pkg-config # for the examples of the documentation
     python3-dbusmock # for the template of our callers' tests
     git msmtp openssl # what gets its tokens from bearerctl

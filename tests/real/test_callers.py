@@ -1,13 +1,18 @@
 """Who asks, with the real things: Flatpak's own sandbox and proxy, and what only looks like them."""
 
+import threading
+
 import pytest
 
-from processes import Process, required, run
+from processes import Process, required, run, until
 
 BROKER = ("org.bearerd.Broker1", "/org/bearerd/Broker1")
 ACCESS = "org.bearerd.Broker1.Access"
 SEND = ["dbus-send", "--session", "--print-reply", f"--dest={BROKER[0]}", BROKER[1]]
 GET_TOKEN = [*SEND, f"{BROKER[0]}.GetToken", "string:work"]
+STORE = ("org.freedesktop.impl.portal.PermissionStore", "/org/freedesktop/impl/portal/PermissionStore")
+NOTIFICATIONS = ("org.freedesktop.Notifications", "/org/freedesktop/Notifications")
+MOCK = "org.freedesktop.DBus.Mock"
 
 
 class Flatpak:
@@ -92,3 +97,62 @@ def a_program_that_pretends_with_a_file_of_its_own_is_no_flatpak(desktop):
 
     caller = next(entry["caller"] for entry in log(desktop) if entry["chain"].startswith("dbus-send"))
     assert caller.startswith("exe:/") and caller.endswith("/dbus-send"), caller
+
+
+@pytest.fixture
+def served(desktop):
+    """Starts programs that serve a name on the session's bus."""
+    processes = []
+
+    def serve(name, *argv):
+        process = Process(argv, log=desktop.folder / f"{name}.log", env=desktop.env)
+        processes.append(process)
+        process.ready(name, lambda: desktop.connection.owner(name), 20)
+
+    yield serve
+    for process in processes:
+        process.kill()
+
+
+def a_flatpak_that_is_allowed_for_good_is_in_the_desktops_permission_store(desktop, flatpak, served):
+    """Q6: with xdg-desktop-portal's own store, and Flatpak's own tool to show and change what is in it."""
+    served(STORE[0], "/usr/libexec/xdg-permission-store")
+    server = ["/usr/bin/python3", "-m", "dbusmock", "--session", "--template", "notification_daemon"]
+    served(NOTIFICATIONS[0], *server, "--parameters", '{"capabilities": "body actions"}')
+    desktop.ready_account("work")
+    mail = flatpak("org.example.Mail")
+
+    def asked():
+        return desktop.connection.call(*NOTIFICATIONS, MOCK, "GetMethodCalls", "s", "Notify")[0]
+
+    def permissions():
+        return run(["flatpak", "permissions", "bearerd"], env=desktop.env, check=True).stdout
+
+    asking = threading.Thread(target=lambda: first.append(mail.run(*GET_TOKEN)))
+    first = []
+    asking.start()
+    until("the question", asked, 10)
+    action = [("u", 1), ("s", "always")]
+    signal = ("ActionInvoked", "us", action)
+    desktop.connection.call(*NOTIFICATIONS, MOCK, "EmitSignal", "sssav", NOTIFICATIONS[0], *signal)
+    asking.join(20)
+    assert first[0].returncode == 0, first
+
+    # Flatpak's columns: table, object, app, permissions, data.
+    assert permissions().split()[:4] == ["bearerd", "work", "org.example.Mail", "yes"]
+    assert desktop.ctl("permissions").stdout == "work  flatpak:org.example.Mail\n"
+    assert not (desktop.state / "bearerd" / "access" / "permissions.json").exists()
+    desktop.restart_daemon(kill=True)
+    assert mail.run(*GET_TOKEN).returncode == 0 and len(asked()) == 1
+
+    run(["flatpak", "permission-set", "bearerd", "work", "org.example.Mail", "no"], env=desktop.env, check=True)
+    denied = mail.run(*GET_TOKEN)
+    assert "the user has denied flatpak:org.example.Mail the use of" in denied.stderr, denied
+    assert desktop.ctl("permissions").stdout == ""
+    run(["flatpak", "permission-set", "bearerd", "work", "org.example.Mail", "yes"], env=desktop.env, check=True)
+    assert mail.run(*GET_TOKEN).returncode == 0
+
+    forgotten = desktop.ctl("permissions", "--forget", "flatpak:org.example.Mail", "work")
+    assert forgotten.returncode == 0, forgotten
+    assert "org.example.Mail" not in permissions()
+    assert len(asked()) == 1
