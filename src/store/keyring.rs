@@ -279,8 +279,8 @@ impl Keyring {
         Ok(())
     }
 
-    /// Removes what KWallet leaves of a creation that it could not decrypt: an item without a secret. A new item
-    /// would be the same entry of the wallet, and gone with this one.
+    /// Removes what KWallet leaves of a creation that it could not decrypt, or had no time to write before its end:
+    /// an item without a secret. A new item would be the same entry of the wallet, and gone with this one.
     async fn clear_empty(&self, survey: &Survey<'_>, attributes: &HashMap<&str, &str>) -> Result<(), Fault> {
         for entry in survey.default.search_items(attributes.clone()).await? {
             if Zeroizing::new(entry.get_secret().await?).is_empty() {

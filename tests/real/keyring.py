@@ -19,6 +19,7 @@ class Keyring:
     name = "gnome-keyring"
     says_version = ("gnome-keyring-daemon", "--version")
     collection = "/org/freedesktop/secrets/collection/login"
+    forgets_changes = False
 
     def __init__(self, bus, env, runtime):
         self.connection = bus.connect()

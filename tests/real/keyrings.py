@@ -1,4 +1,4 @@
-"""The other Secret Services, without a screen: KeePassXC and KWallet."""
+"""The other Secret Services, without a screen: oo7, KeePassXC and KWallet."""
 
 import os
 import re
@@ -37,6 +37,20 @@ Launch Manager=false
 [org.freedesktop.secrets]
 apiEnabled=true
 """
+
+
+class Oo7(Keyring):
+    """It has gnome-keyring's collection and private interface, and takes the password in the same way."""
+
+    name = "oo7"
+    says_version = (os.environ.get("BEARERD_OO7", "oo7-daemon"), "--version")
+    forgets_changes = True  # a new secret of an old item is never written to its file
+
+    def launch(self, unlocked):
+        # Otherwise its socket for PAM would be the machine's.
+        env = self.env | {"OO7_PAM_SOCKET": str(self.runtime / "oo7-pam")}
+        argv = [required(self.says_version[0]), *(["--login"] if unlocked else [])]
+        return Process(argv, log=self.log, env=env, stdin=PASSWORD.encode() if unlocked else b"")
 
 
 class _Qt(Keyring):
@@ -144,7 +158,7 @@ class KWallet(_Qt):
         return self.connection.call("org.kde.kwalletd5", path, "org.kde.KWallet", member, signature, *body)
 
 
-ALL = (Keyring, KeePassXC, KWallet)
+ALL = (Keyring, Oo7, KeePassXC, KWallet)
 
 
 def version(kind):

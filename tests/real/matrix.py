@@ -32,5 +32,24 @@ class Table:
         assert not missing, f"{self.path.name} does not say (UPDATE_EXPECT=1 rewrites it):\n{''.join(missing)}"
 
 
+class Grid:
+    """A table with a column for everything that the same cases were tried on."""
+
+    def __init__(self, document, name):
+        self._place = document, name
+        self._cells = {}
+
+    def cell(self, number, case, column, what):
+        self._cells.setdefault((number, case), {})[column] = what
+
+    def check(self, headings):
+        """Compares the cases that every column of `headings` took part in; a filtered run has fewer of them."""
+        table = Table(*self._place, "", *headings.values())
+        for (number, case), cells in self._cells.items():
+            if set(cells) == set(headings):
+                table.row(number, case, *(cells[column] for column in headings))
+        table.check()
+
+
 FAULTS = Table("faults.md", "matrix", "what breaks", "what the caller sees", "refreshes that Keycloak acted on", "the session")
 row, check = FAULTS.row, FAULTS.check

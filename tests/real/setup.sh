@@ -100,6 +100,23 @@ if [ ! -d "$keycloak" ]; then
     trap - EXIT
 fi
 
+# --- oo7's keyring --------------------------------------------------------------------------------------------
+# Debian has no package of it. Two minutes of both cores; fully optimised it would be more, and not optimised it
+# would take seconds to open a keyring.
+oo7_version=0.7.0-beta
+oo7="$cache/oo7-$oo7_version"
+if [ ! -d "$oo7" ]; then
+    say "building oo7 $oo7_version"
+    work=$(mktemp -d "$cache/part.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    CARGO_TARGET_DIR="$work/target" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --quiet --locked --root "$work/root" --bin oo7-daemon \
+        --no-default-features --features native_crypto "oo7-daemon@$oo7_version" </dev/null >&2
+    mv "$work/root" "$oo7"
+    rm -rf "$work"
+    trap - EXIT
+fi
+
 # --- a Debian to boot ---------------------------------------------------------------------------------------
 # The machine's own release from the machine's own package sources, so that the binaries built here run there.
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -117,5 +134,5 @@ if [ ! -e "$root" ]; then
 fi
 
 # Where the tests find these things; data on stdout, everything else on stderr.
-printf 'BEARERD_VENV=%q\nBEARERD_KEYCLOAK=%q\nBEARERD_ROOT_TAR=%q\nBEARERD_NODE_MODULES=%q\n' \
-    "$venv" "$keycloak" "$root" "$node/node_modules"
+printf 'BEARERD_VENV=%q\nBEARERD_KEYCLOAK=%q\nBEARERD_ROOT_TAR=%q\nBEARERD_NODE_MODULES=%q\nBEARERD_OO7=%q\n' \
+    "$venv" "$keycloak" "$root" "$node/node_modules" "$oo7/bin/oo7-daemon"
