@@ -6,6 +6,7 @@ import booted
 import leaks
 import realm
 from installed import CALL, UNIT, Installed, install
+from matrix import Grid
 from processes import run, until
 
 LINK = "/etc/systemd/user/default.target.wants/bearerd.service"
@@ -15,7 +16,16 @@ PLACES = (
 )
 
 
-@pytest.fixture(params=["dbus-daemon", "dbus-broker"])
+BUSES = {"dbus-daemon": "dbus.service", "dbus-broker": "dbus-broker.service"}
+
+_table = Grid("keyrings.md", "buses")
+
+
+def fact(number, case, product, what):
+    _table.cell(number, case, product.bus, what)
+
+
+@pytest.fixture(params=BUSES)
 def plain(request, prepared, keycloak, relay, tmp_path):
     """A booted machine, nothing of bearerd in it but carol's configuration."""
     machine = booted.Booted(prepared["BEARERD_ROOT_TAR"], tmp_path)
@@ -28,8 +38,8 @@ def plain(request, prepared, keycloak, relay, tmp_path):
         if request.param == "dbus-broker":
             machine.use_dbus_broker()
         machine.boot()
-        bus = {"dbus-daemon": "dbus.service", "dbus-broker": "dbus-broker.service"}[request.param]
-        assert machine.show("dbus.service", "Id") == bus
+        product.bus = request.param
+        assert machine.show("dbus.service", "Id") == BUSES[product.bus]
         yield product
         journal = machine.run("journalctl", "--no-pager", "-o", "export", "--all", root=True, timeout=60).stdout
         print("\n".join(line for line in journal.splitlines() if line.startswith("MESSAGE="))[-6000:])
@@ -72,6 +82,11 @@ def _drop_in(machine, text):
     machine.run("systemctl", "--user", "daemon-reload", check=True)
 
 
+def _in_journal(machine, text):
+    """journald writes down what it was told a moment later."""
+    until(f"{text!r} in the journal", lambda: any(text in entry["MESSAGE"] for entry in machine.journal("-u", UNIT)))
+
+
 def alive(product):
     """A token that the provider takes, of a session for which carol has logged in once."""
     assert product.keycloak.introspect("app", product.token())["active"]
@@ -100,6 +115,7 @@ def a_user_installs_logs_in_and_finds_the_session_after_a_reboot(plain, package)
     machine.run("systemctl", "--user", "restart", UNIT, check=True)
     assert machine.main_pid(UNIT) != pid
     alive(plain)
+    fact(1, "login, then `systemctl --user restart`", plain, "token")
     _daves_view_is_empty(plain)
     entries = [entry for entry in machine.journal("-u", UNIT) if entry.get("F_ACCOUNT") == "work"]
     assert entries and all(entry["MESSAGE"] and entry["PRIORITY"] for entry in entries)
@@ -113,11 +129,13 @@ def a_user_installs_logs_in_and_finds_the_session_after_a_reboot(plain, package)
     assert machine.keyring_is_locked
     refused = plain.call("GetToken", "s", "work")
     assert "StoreLocked" in refused.stderr and "bearerctl unlock" in refused.stderr, refused
+    fact(2, "reboot, nobody has typed the login password yet", plain, "`StoreLocked`")
     assert machine.log_in_with_password("wrong").returncode != 0
     assert machine.keyring_is_locked
     assert machine.log_in_with_password().returncode == 0
     until("a token", lambda: isinstance(plain.call("GetToken", "s", "work"), list), 20)
     alive(plain)
+    fact(3, "login with the password", plain, "token")
 
 
 def _daves_view_is_empty(product):
@@ -179,6 +197,7 @@ def an_upgrade_replaces_the_running_daemon_and_removal_leaves_nothing_running(in
     install(machine, package)
     assert machine.shell(f"readlink {LINK}", root=True, check=True).stdout.strip() == f"/usr/lib/systemd/user/{UNIT}"
     alive(in_use)  # documented: sessions stay in the keyring
+    fact(4, "upgrade; removal and installation", in_use, "token")
 
 
 def a_daemon_that_hangs_dies_or_starves_is_back_with_its_session(in_use):
@@ -191,18 +210,19 @@ def a_daemon_that_hangs_dies_or_starves_is_back_with_its_session(in_use):
     machine.run("kill", "-STOP", str(pid), check=True)
 
     replaced(machine, pid)
-    assert any("Watchdog timeout" in entry["MESSAGE"] for entry in machine.journal("-u", UNIT))
+    _in_journal(machine, "Watchdog timeout")
     alive(in_use)
 
     pid = machine.main_pid(UNIT)
     machine.run("kill", "-KILL", str(pid), check=True)
     replaced(machine, pid)
     alive(in_use)
+    fact(5, "watchdog; `kill -9`", in_use, "token")
 
     _drop_in(machine, "LimitNOFILE=24\nRestart=no")
     refused = machine.run("systemctl", "--user", "restart", UNIT)
     assert refused.returncode != 0 and "journalctl" in refused.stderr, refused
-    assert any("24 open files" in entry["MESSAGE"] for entry in machine.journal("-u", UNIT))
+    _in_journal(machine, "24 open files")
     _drop_in(machine, "LimitDATA=1M\nRestart=no")
     assert machine.run("systemctl", "--user", "restart", UNIT).returncode != 0
     _drop_in(machine, "LimitNOFILE=64\nLimitDATA=64M")
@@ -235,3 +255,8 @@ def setup_says_which_unit_counts_when_a_package_has_one_too(plain, package, bina
     assert f"removed {own}" in said and f"came with its unit, {packaged}" in said, said
     assert machine.show(UNIT, "FragmentPath") == packaged
     assert machine.shell(f"readlink /proc/{machine.main_pid(UNIT)}/exe", root=True).stdout.strip() == "/usr/bin/bearerd"
+
+
+def the_table_in_the_docs_is_what_happened():
+    """docs/keyrings.md; UPDATE_EXPECT=1 writes it."""
+    _table.check({bus: bus for bus in BUSES})
