@@ -60,31 +60,18 @@ pub(super) async fn add(mut wanted: Wanted) -> Result<(), Failure> {
         )));
     }
     let presets = Config::preset_names(&dirs).map_err(|error| Failure::failed(error.to_string()))?;
-    if wanted.provider.is_none() && wanted.issuer.is_none() {
-        let hint = format!("a preset ({}) or an issuer's URL", presets.join(", "));
-        let answer = ask(asking, &hint, "--provider or --issuer").await?;
-        let place = if answer.contains("://") { &mut wanted.issuer } else { &mut wanted.provider };
-        *place = Some(answer);
-    }
     // Everything but the client id can be checked before anybody has to register anything.
-    let mut draft = draft(&dirs, &path, &wanted, None)?;
-    if wanted.issuer.is_none() && draft.is_none() {
-        wanted.issuer = Some(ask(asking, "the issuer's URL: this preset fits many", "--issuer").await?);
-        draft = self::draft(&dirs, &path, &wanted, None)?;
-    }
-    let draft = draft.ok_or_else(|| Failure::usage("the preset needs an issuer; give --issuer"))?;
-    let found = look(&draft).await?;
+    let (draft, found) = provider(&dirs, &path, &mut wanted, asking, &presets).await?;
     output::note(&format!("register at the provider: {}", doctor::redirect(&draft.redirect)));
     if wanted.client_id.is_none() {
         wanted.client_id =
             Some(ask(asking, "the client id that it was registered under", "--client-id").await?);
     }
     if wanted.scopes.is_empty() {
-        let proposed = propose(&draft, found.as_ref());
-        let hint = format!("scopes, separated by spaces [{}]", proposed.join(" "));
-        let answer = if asking { read_line(&hint).await? } else { String::new() };
-        wanted.scopes =
-            if answer.is_empty() { proposed } else { answer.split(' ').map(str::to_owned).collect() };
+        wanted.scopes = propose(&draft, found.as_ref());
+        if asking {
+            ask_scopes(&dirs, &path, &mut wanted).await?;
+        }
     }
     let discovered = found.as_ref().and_then(|found| found.metadata.client_auth);
     let public = wanted.public || draft.client_auth.or(discovered) == Some(ClientAuth::None);
@@ -96,6 +83,8 @@ pub(super) async fn add(mut wanted: Wanted) -> Result<(), Failure> {
     output::note(&format!("wrote {}", path.display()));
 
     let name = &wanted.name;
+    let secret = if public { String::new() } else { format!("bearerctl set-secret {name}, then ") };
+    let steps = format!("{secret}bearerctl login {name}");
     let next = |steps: &str| Failure::failed(format!("the account is written; next: {steps}"));
     let broker = Broker::connect().await?;
     broker
@@ -103,19 +92,76 @@ pub(super) async fn add(mut wanted: Wanted) -> Result<(), Failure> {
         .reload()
         .await
         .map_err(|error| next(&format!("bearerctl reload ({})", Failure::from(error))))?;
-    let log_in = wanted.login || asking && !read_line("log in now? [Y/n]").await?.starts_with(['n', 'N']);
+    let later = |failure: Failure| {
+        output::note(&format!("the account is written; next: {steps}"));
+        failure
+    };
+    let log_in = wanted.login
+        || asking && !read_line("log in now? [Y/n]").await.map_err(later)?.starts_with(['n', 'N']);
     if !log_in {
-        let secret = if public { String::new() } else { format!("bearerctl set-secret {name}, then ") };
-        output::note(&format!("next: {secret}bearerctl login {name}"));
+        output::note(&format!("next: {steps}"));
         return Ok(());
     }
     if !public {
-        let fd = secret_input::read(&format!("client secret for {name:?}"), false).await?;
+        let fd = secret_input::read(&format!("client secret for {name:?}"), false).await.map_err(later)?;
         broker.root.set_client_secret(name, fd.into()).await?;
     }
     let account = name.clone();
     let wanted = login::Wanted { account, flow: None, force: false, timeout: None };
     login::log_in(&broker, wanted).await
+}
+
+/// Which provider it is, as the daemon will read it, and what it offers. A wrong answer is asked again, a wrong flag not.
+async fn provider(
+    dirs: &ConfigDirs,
+    path: &Path,
+    wanted: &mut Wanted,
+    asking: bool,
+    presets: &[String],
+) -> Result<(OAuthConfig, Option<Found>), Failure> {
+    let flags = (wanted.provider.clone(), wanted.issuer.clone());
+    loop {
+        if wanted.provider.is_none() && wanted.issuer.is_none() {
+            let hint = format!("a preset ({}) or an issuer's URL", presets.join(", "));
+            let answer = ask(asking, &hint, "--provider or --issuer").await?;
+            let place = if answer.contains("://") { &mut wanted.issuer } else { &mut wanted.provider };
+            *place = Some(answer);
+        }
+        let wrong = match draft(dirs, path, wanted, None) {
+            Ok(Some(draft)) => match look(&draft).await {
+                Ok(found) => return Ok((draft, found)),
+                Err(failure) => failure,
+            },
+            Ok(None) => {
+                let hint = "the issuer's URL: this preset fits many";
+                wanted.issuer = Some(ask(asking, hint, "--issuer").await?);
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        if (&wanted.provider, &wanted.issuer) == (&flags.0, &flags.1) {
+            return Err(wrong);
+        }
+        output::note(&wrong.to_string());
+        (wanted.provider, wanted.issuer) = flags.clone();
+    }
+}
+
+/// Other scopes than the proposed ones, if they are wanted.
+async fn ask_scopes(dirs: &ConfigDirs, path: &Path, wanted: &mut Wanted) -> Result<(), Failure> {
+    let proposed = wanted.scopes.clone();
+    let hint = format!("scopes, separated by spaces [{}]", proposed.join(" "));
+    loop {
+        let answer = read_line(&hint).await?;
+        if !answer.is_empty() {
+            wanted.scopes = answer.split_whitespace().map(str::to_owned).collect();
+        }
+        match draft(dirs, path, wanted, None) {
+            Ok(_) => return Ok(()),
+            Err(failure) => output::note(&failure.to_string()),
+        }
+        wanted.scopes.clone_from(&proposed);
+    }
 }
 
 /// The account as the daemon will read it; `None` while the preset lacks its issuer.
@@ -222,16 +268,16 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     file.write_all(text.as_bytes()).map_err(cannot)
 }
 
-/// An answer from the terminal; without one, the flag that is missing.
+/// An answer from the terminal; where there is none, the flag that is missing.
 async fn ask(asking: bool, what: &str, flag: &str) -> Result<String, Failure> {
     if !asking {
         return Err(Failure::usage(format!("give {flag}: {what}")));
     }
-    let answer = read_line(what).await?;
-    if answer.is_empty() {
-        Err(Failure::usage(format!("nothing was typed; give {flag}: {what}")))
-    } else {
-        Ok(answer)
+    loop {
+        let answer = read_line(what).await?;
+        if !answer.is_empty() {
+            return Ok(answer);
+        }
     }
 }
 
@@ -239,13 +285,22 @@ async fn read_line(what: &str) -> Result<String, Failure> {
     let _ = write!(std::io::stderr().lock(), "{what}: ");
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line.trim().to_owned())
+        let read = std::io::stdin().read_line(&mut line);
+        read.map(|length| (length > 0).then(|| line.trim().to_owned()))
     });
     tokio::select! {
         line = read => match line {
-            Ok(Ok(line)) => Ok(line),
+            Ok(Ok(Some(line))) => Ok(line),
+            // Ctrl-D: there will be no answer.
+            Ok(Ok(None)) => {
+                output::note("");
+                Err(Failure::interrupted())
+            }
             _ => Err(Failure::usage("the terminal cannot be read; give everything as flags")),
         },
-        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        _ = tokio::signal::ctrl_c() => {
+            output::end_line();
+            Err(Failure::interrupted())
+        }
     }
 }

@@ -25,7 +25,10 @@ async fn ask(what: &str) -> Result<Zeroizing<String>, Failure> {
     let secret = tokio::select! {
         read = read => read.unwrap_or_else(|_| Err(std::io::Error::other("it cannot be read"))),
         // The terminal must not stay mute.
-        _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+        _ = tokio::signal::ctrl_c() => {
+            super::output::end_line();
+            return Err(Failure::interrupted());
+        }
     };
     drop(hidden);
     let secret = secret.map_err(|error| Failure::usage(format!("the {what} cannot be read: {error}")))?;

@@ -32,12 +32,12 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         shell_env = [f"{name}={value}" for name, value in _SHELL_ENV.items()]
-        argv = [*within, *(map(str, argv) if argv else ["/usr/bin/env", *shell_env, *SHELL])]
+        command = [*within, *(map(str, argv) if argv else ["/usr/bin/env", *shell_env, *SHELL])]
         # The kernel ends the program when pytest dies; the session is new, and the terminal its own.
-        guarded = [required("setpriv"), "--pdeathsig", "KILL", "--", required("setsid"), "--ctty", "--wait", *argv]
+        guarded = [required("setpriv"), "--pdeathsig", "KILL", "--", required("setsid"), "--ctty", "--wait", *command]
         self._popen = subprocess.Popen(guarded, env=env, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
-        if len(argv) and argv[-1] == SHELL[-1]:
+        if not argv:
             self.until_prompt()
 
     # --- what a person does
@@ -60,6 +60,11 @@ class Terminal:
     @property
     def text(self):
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+
+    @property
+    def echoes(self):
+        """Whether what is typed is shown."""
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def until(self, what, probe, seconds=30):
         """Follows the screen until `probe` is true."""
