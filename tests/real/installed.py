@@ -4,8 +4,10 @@ import json
 
 import pages
 import realm
+from processes import until
 
 UNIT = "bearerd.service"
+BROWSER = "sh /home/carol/browser"
 CALL = ("org.bearerd.Broker1", "/org/bearerd/Broker1", "org.bearerd.Broker1")
 
 
@@ -48,6 +50,18 @@ class Installed:
         )
         (state,) = self.call("Wait", "u", "20000", path=attempt, interface="org.bearerd.Broker1.Login")
         assert state == "succeeded", (state, page)
+
+    def note_addresses(self):
+        """carol's $BROWSER notes the address, for `approve`."""
+        self.machine.write_home("browser", 'printf %s "$1" >~/address.new; mv ~/address.new ~/address\n')
+
+    def approve(self):
+        """What her browser was opened for: she logs in; returns the last page."""
+        address = self.machine.root / "home/carol/address"
+        url = until("an opened browser", lambda: address.exists() and address.read_text())
+        address.unlink()
+        password = self.keycloak.password_of(self.user)
+        return pages.login_through_pages(url, self.user, password, get=self.machine.get_callback_as_carol)
 
     def configure(self, **more):
         accounts = {"work": realm.QUIET_CLIENT} | more

@@ -9,11 +9,10 @@ import xml.etree.ElementTree
 import pytest
 
 import booted
-import pages
 import realm
 from bus import Monitor
 from drawing import svg
-from installed import Installed, install
+from installed import BROWSER, Installed, install
 from processes import until
 from screen import Screen
 from terminal import Terminal
@@ -31,7 +30,7 @@ def product(prepared, package, keycloak, relay, tmp_path):
             "scopes = ['openid', 'profile']\n\n"
             for name, client in accounts.items()
         ))
-        machine.write_home("browser", "#!/bin/sh\nprintf %s \"$1\" >~/address\n")
+        product.note_addresses()
         machine.boot()
         machine.make_keyring_by_login()
         install(machine, package)
@@ -48,7 +47,7 @@ def terminal(product):
     opened = []
 
     def start(rows):
-        env = {"TERM": "xterm-256color", "BROWSER": "sh /home/carol/browser"}
+        env = {"TERM": "xterm-256color", "BROWSER": BROWSER}
         within = product.machine.within(env=env)
         opened.append(Terminal(within=within, env=os.environ, columns=96, rows=rows))
         return opened[-1]
@@ -56,15 +55,6 @@ def terminal(product):
     yield start
     for terminal in opened:
         terminal.close()
-
-
-def _approve(product):
-    """The browser that was opened, and its person."""
-    address = product.machine.root / "home/carol/address"
-    url = address.read_text()
-    address.unlink()
-    password = product.keycloak.password_of(product.user)
-    return pages.login_through_pages(url, product.user, password, get=product.machine.get_callback_as_carol)
 
 
 def _keep(name, frames, title):
@@ -88,7 +78,7 @@ def a_terminal_shows_a_login_the_accounts_and_who_took_tokens(product, terminal)
     screen.until_shows("waiting for the browser (Ctrl-C cancels), ")
     first = _left(screen.text)
     screen.until("the countdown", lambda: _left(screen.text) != first)
-    assert _approve(product).status == 200
+    assert product.approve().status == 200
     screen.until_prompt()
     assert 'logged in to "work" as robin' in screen.text and "waiting" not in screen.text
     words = _keep("login", screen.frames, "bearerctl login work")
@@ -106,7 +96,7 @@ def a_terminal_shows_a_login_the_accounts_and_who_took_tokens(product, terminal)
     other = terminal(rows=14)
     other.type("bearerctl login home\n")
     other.until_shows("waiting for the browser")
-    assert _approve(product).status == 200
+    assert product.approve().status == 200
     screen.until("both are ready", lambda: screen.text.count(" ready ") == 2)
     shown = screen.text
     screen.until("the times move", lambda: screen.text != shown)
