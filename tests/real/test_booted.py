@@ -142,7 +142,7 @@ def a_session_that_no_keyring_has_yet_survives_kill_and_restart(installed):
 
 
 def another_user_and_root_get_no_token_of_hers(installed):
-    """R7: by her bus, which lets root in, and by her direct socket."""
+    """R7: by her bus and by her direct socket."""
     installed.log_in()
     machine = installed.machine
     hers = {"XDG_RUNTIME_DIR": "/run/user/1000", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bus"}
@@ -241,3 +241,90 @@ def status_is_readable_by_programs(installed):
     assert "work" in table.stdout and "ready" in table.stdout
     token = installed.machine.run("bearerctl", "token", "work", check=True).stdout.strip()
     assert installed.keycloak.introspect("app", token)["active"]
+
+
+def _asks_as_unit(installed, unit):
+    """What a unit of hers is told that asks for a token."""
+    ask = ["busctl", "--user", "--json=short", "call", *CALL, "GetToken", "s", "work"]
+    return installed.machine.run("systemd-run", "--user", f"--unit={unit}", "--collect", "--pipe", "--wait", *ask)
+
+
+def _log(installed):
+    return installed.machine.run("bearerctl", "log", "--json", check=True).stdout
+
+
+def a_unit_of_the_user_manager_is_known_by_its_name_and_a_snap_by_its_cgroup(installed):
+    """Q5, R1, R6: rules hold for units; what each was given is in neither the log nor the journal."""
+    installed.log_in()
+    machine = installed.machine
+
+    given = _asks_as_unit(installed, "nightly.service")
+    token = json.loads(given.stdout)["data"][0]
+    assert installed.keycloak.introspect("app", token)["active"]
+    entries = [json.loads(line) for line in _log(installed).splitlines()]
+    assert any(entry["unit"] == "nightly.service" and entry["outcome"] == "granted" for entry in entries), entries
+    snap = _asks_as_unit(installed, "snap.hello.agent.service")
+    assert "AccessDenied: snap:hello may use" in snap.stderr, snap
+
+    rule = "\n[[accounts.work.rules]]\ncaller = 'unit:nightly.service'\naccess = 'deny'\n"
+    machine.shell(f"cat >> ~/.config/bearerd/config.toml <<'END'{rule}END", check=True)
+    machine.run("bearerctl", "reload", check=True)
+    denied = _asks_as_unit(installed, "nightly.service")
+    assert "its rule for" in denied.stderr and "unit:nightly.service" in denied.stderr, denied
+    others = [installed.token(), machine.run("bearerctl", "token", "work", check=True).stdout.strip()]
+
+    seen = _log(installed) + machine.run("journalctl", "--no-pager", "-o", "export", "--all", root=True).stdout
+    assert "BEARERD_CALLER=snap:hello" in seen and "BEARERD_CALLER_UNIT=nightly.service" in seen
+    leaked = [secret for secret in (token, *others) if secret in seen]
+    assert not leaked, "a token is in the log or in the journal"
+
+
+def another_user_and_root_are_refused_by_the_bus_and_where_that_lets_them_in_by_bearerd(installed):
+    """R7: on her own bus as it comes, and on one that was opened to everybody."""
+    installed.log_in()
+    machine = installed.machine
+    machine.run("chmod", "711", "/run/user/1000", root=True, check=True)
+    before = _log(installed)
+
+    def strangers():
+        address = "--address=unix:path=/run/user/1000/bus"
+        ask = ["busctl", address, "call", *CALL, "GetToken", "s", "work"]
+        return {1001: machine.run(*ask, uid=booted.DAVE), 0: machine.run(*ask, root=True)}
+
+    for uid, done in strangers().items():
+        assert done.returncode != 0 and "bearerd" not in done.stderr, (uid, done)
+    assert _log(installed) == before
+
+    open_to_all = "<busconfig><policy context='mandatory'><allow user='*'/></policy></busconfig>"
+    machine.shell(f'echo "{open_to_all}" > /etc/dbus-1/session-local.conf', root=True, check=True)
+    bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+    machine.run("busctl", "--user", "call", *bus, "ReloadConfig", check=True)
+    for uid, done in strangers().items():
+        assert f"AccessDenied: you are uid {uid}, and this bearerd serves uid 1000 alone" in done.stderr, (uid, done)
+
+
+def a_locked_session_of_the_real_logind_pauses_the_broker(installed):
+    """`pause_on_lock`, with a session that PAM opened; the daemon runs in its unit's sandbox."""
+    machine = installed.machine
+    machine.shell("sed -i '1i pause_on_lock = true' ~/.config/bearerd/config.toml", check=True)
+    installed.log_in()
+    installed.token()
+    # It lasts as long as its program: a prompt that nobody answers.
+    session = ["systemd-run", "--collect", "-E", "XDG_SESSION_TYPE=wayland", "-E", "XDG_SESSION_CLASS=user"]
+    prompt = "sleep 600 | pamtester login carol open_session authenticate"
+    machine.run(*session, "/bin/sh", "-c", prompt, root=True, check=True)
+    logind = ("org.freedesktop.login1", "/org/freedesktop/login1/user/_1000", "org.freedesktop.login1.User")
+    display = ["busctl", "--json=short", "get-property", *logind, "Display"]
+    path = until("her session", lambda: json.loads(machine.run(*display, root=True).stdout)["data"][1].strip("/"))
+
+    def lock(on):
+        lock = ["busctl", "call", logind[0], f"/{path}", "org.freedesktop.login1.Session", "SetLockedHint", "b", on]
+        machine.run(*lock, check=True)
+
+    lock("true")
+    until("the pause", lambda: not isinstance(installed.call("GetToken", "s", "work"), list))
+    assert "the screen is locked" in installed.call("GetToken", "s", "work").stderr
+    machine.run("systemctl", "--user", "restart", UNIT, check=True)
+    assert "the screen is locked" in installed.call("GetToken", "s", "work").stderr
+    lock("false")
+    until("the pause's end", lambda: isinstance(installed.call("GetToken", "s", "work"), list))

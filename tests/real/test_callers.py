@@ -1,5 +1,9 @@
 """Who asks, with the real things: Flatpak's own sandbox and proxy, and what only looks like them."""
 
+import json
+import pathlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -156,3 +160,63 @@ def a_flatpak_that_is_allowed_for_good_is_in_the_desktops_permission_store(deskt
     assert forgotten.returncode == 0, forgotten
     assert "org.example.Mail" not in permissions()
     assert len(asked()) == 1
+
+
+# Connects twice, asks through the first connection, leaves both to a child, and ends. The child asks for each line.
+LEAVES_ITS_CONNECTIONS = """
+import os, sys
+from bus import BusError, Connection
+known, unknown = Connection(sys.argv[1]), Connection(sys.argv[1])
+ask = ("org.bearerd.Broker1", "/org/bearerd/Broker1", "org.bearerd.Broker1", "GetToken", "s", "work")
+known.call(*ask)
+if os.fork():
+    os._exit(0)
+for line in sys.stdin:
+    try:
+        {"known": known, "unknown": unknown}[line.strip()].call(*ask)
+        print("granted", flush=True)
+    except BusError as error:
+        print(error, flush=True)
+"""
+
+
+def _with_number(pid, argv):
+    """Starts a program that gets the process number of one that has ended."""
+    for _ in range(500):
+        pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+        process = subprocess.Popen(argv)
+        if process.pid == pid:
+            return process
+        process.kill()
+        process.wait(10)
+    raise AssertionError(f"the number {pid} was not to be had again")
+
+
+def a_process_that_takes_the_number_of_a_caller_is_not_taken_for_it(desktop):
+    """R6: a connection outlives the program that opened it, whose number is somebody else's then."""
+    desktop.ready_account("work")
+    here = {"PYTHONPATH": str(pathlib.Path(__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [sys.executable, "-c", LEAVES_ITS_CONNECTIONS, desktop.bus.address]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(argv, env=desktop.env | here, **pipes) as caller:
+
+        def ask(connection):
+            caller.stdin.write(f"{connection}\n")
+            caller.stdin.flush()
+            return caller.stdout.readline()
+
+        assert caller.wait(30) == 0
+        gone = ask("unknown")
+        assert "AccessDenied: the bus cannot tell whose process you are" in gone, gone
+        other = _with_number(caller.pid, [required("sleep"), "60"])
+        try:
+            assert ask("known") == "granted\n"
+        finally:
+            other.kill()
+            other.wait(10)
+        caller.stdin.close()
+
+    lines = desktop.ctl("log", "--json").stdout.splitlines()
+    entries = [entry for entry in map(json.loads, lines) if entry["pid"] == caller.pid]
+    assert [(entry["event"], entry["outcome"], entry["count"]) for entry in entries] == [("token", "granted", 2)]
+    assert "python" in entries[0]["caller"], entries
