@@ -109,7 +109,7 @@ mod tests {
     fn provider_text_is_escaped_and_nothing_is_linked_or_loaded() {
         let html = Page::Failed("<script src='//evil'>&\"".into()).html();
         assert!(html.contains("&lt;script src=&#39;//evil&#39;&gt;&amp;&quot;"));
-        for forbidden in ["<script", "<a ", "<img", "<link", "href", "src='"] {
+        for forbidden in ["<script", "<a ", "<img", "<link", "<form", "<input", "href", "src='"] {
             assert!(!html.contains(forbidden), "{forbidden}");
         }
     }

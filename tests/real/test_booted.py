@@ -221,6 +221,7 @@ def the_unit_is_sound(installed):
     machine.run("systemctl", "--user", "start", UNIT, check=True)
     assert machine.show(UNIT, "Type") == "notify"
     assert machine.show(UNIT, "NoNewPrivileges") == "yes"
+    assert machine.show(UNIT, "MemorySwapMax") == "0"
     pid = machine.main_pid(UNIT)
     limits = machine.shell(f"grep 'Max core file size' /proc/{pid}/limits", root=True).stdout.split()
     assert limits[4:6] == ["0", "0"], limits

@@ -17,6 +17,7 @@ mod oidc;
 mod presets;
 mod refresh;
 mod sandbox;
+mod security;
 mod store;
 mod support;
 mod tls;
