@@ -191,7 +191,7 @@ impl Access {
     }
 
     /// Notes what came of a request: `granted`, or the word of an error.
-    pub(crate) fn note(
+    pub fn note(
         &self,
         event: Event,
         account: &AccountName,
