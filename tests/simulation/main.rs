@@ -8,6 +8,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts of a report")]
 
 mod broker;
+mod logout;
 mod model;
 mod naive;
 mod ports;

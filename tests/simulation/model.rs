@@ -31,6 +31,7 @@ pub(crate) enum End {
     Maximum,
     /// A spent refresh token came back.
     Reuse,
+    Logout,
 }
 
 /// One account's session.
@@ -46,6 +47,8 @@ pub(crate) struct Session {
     /// Why the broker may lack the current refresh token through no fault of its own.
     pub(crate) excuse: Option<&'static str>,
     pub(crate) refreshes: u64,
+    /// Its user wants no more of it.
+    pub(crate) left: bool,
     /// When the broker got the current refresh token.
     pub(crate) arrived: BootTime,
 }
@@ -163,6 +166,11 @@ impl Model {
 pub(crate) fn parse(token: &str) -> Option<(u64, u64)> {
     let mut parts = token.split('.').skip(2);
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// An access token's session.
+pub(crate) fn session_of(token: &str) -> u64 {
+    token.split('.').nth(2).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// What an access token was wished for as; empty: as the session's own.

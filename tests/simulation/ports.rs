@@ -124,7 +124,26 @@ impl Provider for Port {
         result
     }
 
-    async fn end_session(&self, _: RefreshToken, _: Option<ClientSecret>) -> End {
+    async fn end_session(&self, refresh_token: RefreshToken, _: Option<ClientSecret>) -> End {
+        self.step().await;
+        let weather = self.world.weather_now();
+        tokio::time::sleep(self.world.millis(5, 250)).await;
+        if matches!(weather, Weather::Fine | Weather::Slow | Weather::Deaf) {
+            self.world.end_session(self.account, refresh_token.expose());
+        }
+        match weather {
+            Weather::Fine => {}
+            Weather::Slow => tokio::time::sleep(self.world.millis(2_000, 10_000)).await,
+            // The client's patience with what is asked in passing.
+            Weather::Silent | Weather::Deaf => {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                return End::Later(Duration::from_secs(60));
+            }
+            Weather::Busy(wait) => return End::Later(Duration::from_secs(wait.unwrap_or(60))),
+            Weather::Portal => return End::Impossible,
+            Weather::Unreachable | Weather::Cut => return End::Later(Duration::from_secs(60)),
+        }
+        self.step().await;
         End::Done
     }
 }

@@ -16,6 +16,7 @@ use bearerd::tokens::{Granted, Narrow};
 use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
+use crate::logout::LoggedOut;
 use crate::model::{self, End, Model, Rules};
 
 /// So long after the last fault everything must be as if there had been none.
@@ -83,6 +84,7 @@ pub(crate) struct Report {
     tokens: u64,
     requests: u64,
     logins: u64,
+    logouts: u64,
     crashes: u64,
     suspends: u64,
     storms: u64,
@@ -101,6 +103,7 @@ impl Report {
         self.tokens += other.tokens;
         self.requests += other.requests;
         self.logins += other.logins;
+        self.logouts += other.logouts;
         self.crashes += other.crashes;
         self.suspends += other.suspends;
         self.storms += other.storms;
@@ -119,7 +122,7 @@ impl Report {
         format!(
             "{years:.1} account-years, {} calls, {} tokens, {} requests; {} crashes, {} suspends, {} outages; \
              {} sessions reached the provider's limit, {} expired needlessly, {} lost with an answer \
-             ({:.2} a year: {:?}); {} logins",
+             ({:.2} a year: {:?}); {} logins, {} logouts",
             self.calls,
             self.tokens,
             self.requests,
@@ -132,6 +135,7 @@ impl Report {
             self.lost_rotations() as f64 / years,
             self.lost,
             self.logins,
+            self.logouts,
         )
     }
 }
@@ -153,6 +157,9 @@ pub(crate) struct Account {
     broker: Mutex<Option<Broker>>,
     requests: Mutex<VecDeque<BootTime>>,
     logging_in: AtomicBool,
+    /// One login or logout at a time.
+    pub(crate) door: tokio::sync::Mutex<()>,
+    logged_out: Mutex<LoggedOut>,
     /// `Retry-After`.
     not_before: Mutex<BootTime>,
 }
@@ -168,6 +175,8 @@ impl Account {
             broker: Mutex::default(),
             requests: Mutex::default(),
             logging_in: AtomicBool::new(false),
+            door: tokio::sync::Mutex::default(),
+            logged_out: Mutex::default(),
             not_before: Mutex::default(),
         }
     }
@@ -199,7 +208,11 @@ impl Account {
         self.note.lock().unwrap().2.clone()
     }
 
-    fn broker(&self) -> Option<Broker> {
+    pub(crate) fn logged_out(&self) -> MutexGuard<'_, LoggedOut> {
+        self.logged_out.lock().unwrap()
+    }
+
+    pub(crate) fn broker(&self) -> Option<Broker> {
         self.broker.lock().unwrap().clone()
     }
 
@@ -256,6 +269,7 @@ pub(crate) fn run(seed: u64, length: Duration, which: Which, traced: bool) -> Re
             world.log_in(account).await;
             tokio::spawn(Arc::clone(&world).callers(account));
             tokio::spawn(Arc::clone(&world).watch_expiry(account));
+            tokio::spawn(Arc::clone(&world).log_outs(account));
         }
         let began = world.now().boot;
         let trouble = tokio::spawn(Arc::clone(&world).trouble());
@@ -340,7 +354,7 @@ impl World {
         self.random.lock().unwrap().f64()
     }
 
-    fn pick(&self, range: std::ops::Range<u64>) -> u64 {
+    pub(crate) fn pick(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.lock().unwrap().u64(range)
     }
 
@@ -350,6 +364,10 @@ impl World {
 
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap()
+    }
+
+    pub(crate) fn logged_out(&self) {
+        self.report().logouts += 1;
     }
 
     fn report(&self) -> MutexGuard<'_, Report> {
@@ -505,7 +523,7 @@ impl World {
                 .model()
                 .sessions
                 .get(&number)
-                .is_some_and(|session| session.alive && session.excuse.is_none());
+                .is_some_and(|session| session.alive && session.excuse.is_none() && !session.left);
             let broker = account.broker();
             let Some(session) = broker.as_ref().and_then(Broker::session).filter(|_| sound) else { continue };
             let view = session.view();
@@ -697,7 +715,12 @@ impl World {
         let rotation = model.rules.rotation;
         let Some(session) = model.sessions.get_mut(&account) else { return };
         let kept = self.accounts[account].keeps(session.number, session.current);
-        if !session.alive || session.excuse.is_some() || kept || !(rotation || session.refreshes == 0) {
+        if !session.alive
+            || session.left
+            || session.excuse.is_some()
+            || kept
+            || !(rotation || session.refreshes == 0)
+        {
             return;
         }
         session.excuse = Some(why);
@@ -717,6 +740,7 @@ impl World {
     // --- people and programs
 
     async fn log_in(self: &Arc<Self>, account: usize) {
+        let _alone = self.accounts[account].door.lock().await;
         let Some(broker) = self.accounts[account].broker() else { return };
         let (now, asked) = (self.now().boot, Asked::at(&self.now()));
         let tokens = self.model().log_in(account, now);
@@ -773,16 +797,17 @@ impl World {
         self.report().calls += 1;
         let answer = tokio::time::timeout(Duration::from_secs(40), broker.token(options)).await;
         let now = self.now();
-        let waited = now.boot.since(began.boot).saturating_sub(now.asleep.saturating_sub(began.asleep));
-        if self.which == Which::Ours && (waited > BUDGET || answer.is_err()) {
-            self.violation(format!("account {account}: a call took {waited:?}"));
-        }
+        self.in_time(account, &began);
         let Ok(answer) = answer else { return false };
         match answer {
             Ok(token) => {
                 self.report().tokens += 1;
                 if model::resource_of(&token.text) != wish && self.which == Which::Ours {
                     self.violation(format!("account {account}: another token than the one for {wish:?}"));
+                }
+                let session = model::session_of(&token.text);
+                if self.accounts[account].logged_out().forbids(session, began.boot) {
+                    self.violation(format!("account {account}: a token of a session that was logged out"));
                 }
                 let left = model::access_ends(&token.text).since(now.boot);
                 if left.is_zero() || Duration::from_secs(token.expires_in) > left + Duration::from_secs(1) {
@@ -822,6 +847,15 @@ impl World {
         }
     }
 
+    /// Every call is answered within its budget, the time asleep apart.
+    pub(crate) fn in_time(&self, account: usize, began: &Now) {
+        let now = self.now();
+        let waited = now.boot.since(began.boot).saturating_sub(now.asleep.saturating_sub(began.asleep));
+        if self.which == Which::Ours && waited > BUDGET {
+            self.violation(format!("account {account}: a call took {waited:?}"));
+        }
+    }
+
     /// The broker says that the session is over: is it?
     async fn after_login_required(self: &Arc<Self>, account: usize) {
         let now = self.now().boot;
@@ -830,15 +864,17 @@ impl World {
             model.look(account, now);
             let session = &model.sessions[&account];
             let (ended, excuse, alive) = (session.ended, session.excuse, session.alive);
+            let left = session.left;
             drop(model);
             self.trace(|| format!("account {account}: login required; alive {alive}, {ended:?}, {excuse:?}"));
             match (ended, excuse) {
+                _ if left => {}
                 (Some(End::Idle | End::Maximum), _) => self.report().ended_by_provider += 1,
                 (_, Some(excuse)) => *self.report().lost.entry(excuse).or_default() += 1,
                 (Some(End::Reuse), None) if self.which == Which::Naive => {
                     *self.report().lost.entry("it was given up").or_default() += 1;
                 }
-                (Some(End::Reuse), None) => {
+                (Some(End::Reuse | End::Logout), None) => {
                     self.violation(format!("account {account}: a spent refresh token was sent"));
                 }
                 (None, None) => {
@@ -862,7 +898,7 @@ impl World {
                 let now = self.now().boot;
                 model.look(account, now);
                 let session = &model.sessions[&account];
-                let idled = session.ended == Some(End::Idle) && session.excuse.is_none();
+                let idled = session.ended == Some(End::Idle) && session.excuse.is_none() && !session.left;
                 let number = session.number;
                 (model.deadline(account), idled, number)
             };
