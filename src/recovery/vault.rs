@@ -108,14 +108,22 @@ impl Vault {
 
 impl Inner {
     fn write(&mut self) -> io::Result<()> {
-        let mut text = Zeroizing::new(String::new());
-        for (account, unsaved) in &self.unsaved {
-            let record = unsaved.record.as_ref().map(SessionRecord::to_json);
-            let record = record.as_ref().map_or("-", |json| json.as_str());
-            for part in [account.as_str(), " ", &unsaved.sequence.to_string(), " ", record, "\n"] {
-                text.push_str(part);
-            }
-        }
+        let lines: Vec<_> = self
+            .unsaved
+            .iter()
+            .map(|(account, unsaved)| {
+                let record = unsaved.record.as_ref().map(SessionRecord::to_json);
+                (format!("{} {} ", account.as_str(), unsaved.sequence), record)
+            })
+            .collect();
+        let parts = || {
+            lines.iter().flat_map(|(head, record)| {
+                [head.as_str(), record.as_ref().map_or("-", |json| json.as_str()), "\n"]
+            })
+        };
+        // In one piece: a buffer that grows leaves copies of records behind.
+        let mut text = Zeroizing::new(String::with_capacity(parts().map(str::len).sum()));
+        parts().for_each(|part| text.push_str(part));
         if HEADER + text.len() > usize::try_from(SLOT).unwrap_or(usize::MAX) {
             return Err(io::Error::other("too many of them"));
         }
