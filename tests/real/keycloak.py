@@ -127,7 +127,10 @@ class Keycloak:
         return f"pw-{user}"
 
     def create_user(self, realm_name, name):
-        """A new user whose password follows from the name; a test that has its own counts only its own events."""
+        """A user whose password follows from the name; a test that has its own counts only its own events."""
+        named = {"username": name, "exact": "true"}
+        if there := self.admin("GET", f"{realm_name}/users", params=named):
+            return there[0]["id"]
         user = {
             "username": name,
             "enabled": True,
@@ -138,7 +141,7 @@ class Keycloak:
             "credentials": [{"type": "password", "value": self.password_of(name), "temporary": False}],
         }
         self.admin("POST", f"{realm_name}/users", json=user)
-        return self.admin("GET", f"{realm_name}/users", params={"username": name, "exact": "true"})[0]["id"]
+        return self.admin("GET", f"{realm_name}/users", params=named)[0]["id"]
 
     def events(self, realm_name, user_id, kind):
         """The stored events of one user and kind (realm.py lists the kinds).

@@ -1,6 +1,7 @@
 //! Users who log out: from then on nobody may have a token of that session, whatever dies or hangs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bearerd::clock::BootTime;
@@ -34,6 +35,10 @@ impl World {
         loop {
             let pause = Duration::from_secs(self.pick(40_000..600_000));
             self.clock.sleep(pause).await;
+            if self.chance(0.3) {
+                // The logout itself has the bus start the daemon, which is still reading the keyring.
+                self.started().await;
+            }
             while !self.log_out(account).await {
                 self.clock.sleep(PATIENCE).await;
             }
@@ -63,9 +68,14 @@ impl World {
         self.in_time(account, &began);
         match answer {
             Ok(Ok(ended)) => {
-                let alive = self.model().sessions[&account].alive;
-                if ended && alive {
-                    self.violation(format!("account {account}: a logout ended nothing at the provider"));
+                let (alive, untold) = {
+                    let session = &self.model().sessions[&account];
+                    // The answer to a refresh on its way is waited for: it has the token to end.
+                    let flies = self.accounts[account].in_flight.load(Ordering::Relaxed) > 0;
+                    (session.alive, !flies && !session.told && session.excuse.is_none())
+                };
+                if alive && (ended || untold) {
+                    self.violation(format!("account {account}: a logout told the provider nothing"));
                 }
                 *self.accounts[account].logged_out() = LoggedOut { session: number, at: now.boot };
                 self.logged_out();
@@ -78,6 +88,16 @@ impl World {
                 self.violation(format!("account {account}: a logout was refused: {error}"));
                 true
             }
+        }
+    }
+
+    /// The broker sets out to end a session at the provider.
+    pub(crate) fn leaves(&self, account: usize, token: &str) {
+        let number = crate::model::parse(token).map(|(number, _)| number);
+        if let Some(session) = self.model().sessions.get_mut(&account)
+            && number == Some(session.number)
+        {
+            session.told = true;
         }
     }
 

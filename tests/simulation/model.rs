@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) refreshes: u64,
     /// Its user wants no more of it.
     pub(crate) left: bool,
+    /// The provider was asked to end it, or would have been with better weather.
+    pub(crate) told: bool,
     /// When the broker got the current refresh token.
     pub(crate) arrived: BootTime,
 }

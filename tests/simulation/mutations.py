@@ -57,6 +57,12 @@ BUGS = [
         "            Err(error) => self.store = StoreState::Closed { error, looked_at: now.boot },",
         "            Err(_) => self.store = StoreState::Loaded,",
     ),
+    (
+        "a session that is being read at its logout is taken up after it",
+        "src/session/events.rs",
+        "self.leaving = !matches!(self.store, StoreState::Loaded) || self.rereading.is_some();",
+        "self.leaving = false;",
+    ),
 ]
 
 

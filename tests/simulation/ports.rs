@@ -126,6 +126,7 @@ impl Provider for Port {
 
     async fn end_session(&self, refresh_token: RefreshToken, _: Option<ClientSecret>) -> End {
         self.step().await;
+        self.world.leaves(self.account, refresh_token.expose());
         let weather = self.world.weather_now();
         tokio::time::sleep(self.world.millis(5, 250)).await;
         if matches!(weather, Weather::Fine | Weather::Slow | Weather::Deaf) {

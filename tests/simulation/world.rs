@@ -248,6 +248,7 @@ pub(crate) struct World {
     /// The process dies after so many steps; below 1 it does not.
     dies_in: AtomicI64,
     died: Notify,
+    started: Notify,
     /// One process ends before the next.
     replacing: tokio::sync::Mutex<()>,
     suspends: AtomicU64,
@@ -322,6 +323,7 @@ impl World {
             busy: Mutex::default(),
             dies_in: AtomicI64::new(0),
             died: Notify::new(),
+            started: Notify::new(),
             replacing: tokio::sync::Mutex::default(),
             suspends: AtomicU64::new(0),
             faults: AtomicU32::new(0),
@@ -364,6 +366,11 @@ impl World {
 
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap()
+    }
+
+    /// The next process.
+    pub(crate) async fn started(&self) {
+        self.started.notified().await;
     }
 
     pub(crate) fn logged_out(&self) {
@@ -653,6 +660,7 @@ impl World {
                 Which::Naive => Broker::naive(self, number, process),
             });
         }
+        self.started.notify_waiters();
     }
 
     /// Dies at one of the next steps, or where it rests.
