@@ -30,16 +30,18 @@ const MAX_BODY: usize = 1024 * 1024;
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// A client, built at its first use: without any certificate on the system it cannot be.
+/// Clients, built at their first use: without any certificate on the system they cannot be.
 pub struct Http {
     ca_file: Option<PathBuf>,
     client: OnceCell<Client>,
+    /// For providers on this machine, whose requests are not encrypted: never through a proxy.
+    direct: OnceCell<Client>,
 }
 
 impl Http {
     #[must_use]
     pub fn new(ca_file: Option<PathBuf>) -> Self {
-        Self { ca_file, client: OnceCell::new() }
+        Self { ca_file, client: OnceCell::new(), direct: OnceCell::new() }
     }
 
     /// Sends a form (RFC 6749 appendix B).
@@ -53,7 +55,7 @@ impl Http {
         form: &[(&str, &str)],
         timeout: Duration,
     ) -> Result<HttpAnswer, ProviderError> {
-        let request = self.client().await?.post(url.clone()).timeout(timeout);
+        let request = self.client(url).await?.post(url.clone()).timeout(timeout);
         let mut request = request.header(CONTENT_TYPE, FORM).body(wiped_form(form));
         if let Some(basic) = basic {
             request = request.header(reqwest::header::AUTHORIZATION, secret_header(basic)?);
@@ -67,7 +69,7 @@ impl Http {
     /// As [`Http::post_form`].
     pub async fn get_with_bearer(&self, url: &Url, token: &str) -> Result<HttpAnswer, ProviderError> {
         let bearer = Zeroizing::new(format!("Bearer {token}"));
-        let request = self.client().await?.get(url.clone()).timeout(CALL_TIMEOUT);
+        let request = self.client(url).await?.get(url.clone()).timeout(CALL_TIMEOUT);
         send(request.header(reqwest::header::AUTHORIZATION, secret_header(&bearer)?)).await
     }
 
@@ -76,19 +78,21 @@ impl Http {
     /// # Errors
     /// As [`Http::post_form`].
     pub async fn get(&self, url: &Url, etag: Option<&str>) -> Result<HttpAnswer, ProviderError> {
-        let mut request = self.client().await?.get(url.clone()).timeout(CALL_TIMEOUT);
+        let mut request = self.client(url).await?.get(url.clone()).timeout(CALL_TIMEOUT);
         if let Some(etag) = etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
         send(request).await
     }
 
-    async fn client(&self) -> Result<&Client, ProviderError> {
-        self.client.get_or_try_init(|| async { build(self.ca_file.as_deref()) }).await
+    async fn client(&self, url: &Url) -> Result<&Client, ProviderError> {
+        let direct = url.scheme() == "http";
+        let client = if direct { &self.direct } else { &self.client };
+        client.get_or_try_init(|| async { build(self.ca_file.as_deref(), direct) }).await
     }
 }
 
-fn build(ca_file: Option<&Path>) -> Result<Client, ProviderError> {
+fn build(ca_file: Option<&Path>, direct: bool) -> Result<Client, ProviderError> {
     let refused = |why: String| ProviderError::new(Class::Unreachable, why);
     let mut builder = Client::builder()
         .user_agent(concat!("bearerd/", env!("CARGO_PKG_VERSION")))
@@ -99,6 +103,9 @@ fn build(ca_file: Option<&Path>) -> Result<Client, ProviderError> {
         .tcp_user_timeout(USER_TIMEOUT)
         // A kept connection may be dead after a suspend, and a request on it lost.
         .pool_max_idle_per_host(0);
+    if direct {
+        builder = builder.no_proxy();
+    }
     if let Some(path) = ca_file {
         let pem = std::fs::read(path)
             .map_err(|error| refused(format!("cannot read ca_file {}: {error}", path.display())))?;

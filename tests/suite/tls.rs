@@ -13,6 +13,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
+use crate::support::trap::Trap;
 
 /// C6, R21: with `ca_file` a provider of our own is trusted.
 #[tokio::test]
@@ -41,6 +42,23 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sen
     let message = login.error_message().await.unwrap();
     assert!(message.contains("certificate"), "{message}");
     assert!(desk.provider.token_requests("authorization_code").is_empty());
+}
+
+/// C6: what is not encrypted stays on this machine, whatever proxy the session is to use.
+#[tokio::test]
+async fn a_proxy_is_given_nothing_in_clear_text() {
+    let proxy =
+        Trap::start(0, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.environment = ["http_proxy", "all_proxy"].map(|name| (name, proxy.url(""))).into();
+    desk.write_config(&desk.discovered_account("work", "store = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+
+    desk.log_in("work").await;
+
+    desk.forced_token("work").await.unwrap();
+    assert_eq!(proxy.caught(), Vec::<String>::new());
 }
 
 /// A desk whose provider's token endpoint is also behind TLS: the port, and the certificate.

@@ -35,6 +35,8 @@ pub(crate) struct Desk {
     pub(crate) provider: Provider,
     pub(crate) connection: Connection,
     pub(crate) broker: BrokerProxy<'static>,
+    /// What the programs of this session find in their environment beside the usual.
+    pub(crate) environment: Vec<(&'static str, String)>,
     daemon: Option<Child>,
 }
 
@@ -69,7 +71,7 @@ impl Desk {
             std::fs::create_dir_all(bus.folder.path().join(folder)).unwrap();
         }
         let provider = Provider::start(settings).await.unwrap();
-        Self { bus, provider, connection, broker, daemon: None }
+        Self { bus, provider, connection, broker, environment: Vec::new(), daemon: None }
     }
 
     /// An account at our provider, as a table of the configuration.
@@ -115,6 +117,7 @@ impl Desk {
         command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("system-bus").display()));
         command.env("XDG_CONFIG_HOME", self.path("config")).env("XDG_STATE_HOME", self.path("state"));
         command.env("XDG_RUNTIME_DIR", self.path("run")).env("BEARERD_LOG", "trace");
+        command.envs(self.environment.iter().cloned());
         command
     }
 
