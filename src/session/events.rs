@@ -265,8 +265,7 @@ impl Session {
         now: &Now,
         jitter: Jitter,
     ) -> Vec<Effect> {
-        let old = self.live.as_ref().filter(|live| !live.sub.is_empty() && !granted.sub.is_empty());
-        if let Some(old) = old.filter(|live| live.sub != granted.sub) {
+        if let Some(old) = self.live.as_ref().filter(|live| live.is_another(&granted)) {
             let text = text::other_user(&self.policy.account, &old.subject, &granted.subject);
             let mut effects = vec![Effect::Answer(id, Err(Error::LoginFailed(text)))];
             if let Some(refresh_token) = granted.tokens.refresh_token {

@@ -8,7 +8,7 @@ use super::schedule::{self, ASSUMED_LIFETIME, Jitter, SAME_DEADLINE};
 use crate::clock::{BootTime, Now};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::store::SessionRecord;
-use crate::tokens::{Lifetime, Narrow, TokenResponse};
+use crate::tokens::{Granted, Lifetime, Narrow, TokenResponse};
 
 /// Deadlines are compared for stagnation only when the answers lie this far apart.
 const STAGNATION_SPAN: Duration = Duration::from_secs(5);
@@ -85,6 +85,14 @@ impl Grant {
 }
 
 impl Live {
+    /// Whether a login is another user's than this session: by the issuer's identifier, else by the name, where
+    /// both tell one.
+    pub(super) fn is_another(&self, granted: &Granted) -> bool {
+        let differ = |ours: &str, theirs: &str| !ours.is_empty() && !theirs.is_empty() && ours != theirs;
+        let identified = !self.sub.is_empty() || !granted.sub.is_empty();
+        differ(&self.sub, &granted.sub) || (!identified && differ(&self.subject, &granted.subject))
+    }
+
     /// A fresh login's tokens.
     pub(super) fn from_login(
         response: TokenResponse,

@@ -78,6 +78,26 @@ async fn a_login_of_somebody_else_is_not_slipped_in() {
     assert_eq!(desk.account_text("work", "Subject").await, "robin");
 }
 
+/// R10, H11: who completes a pending login as himself does not become the account, at a provider without ID tokens
+/// either: what its API says of the user is compared then.
+#[tokio::test]
+async fn an_account_does_not_change_hands_by_a_login() {
+    let desk = Desk::logged_in().await;
+    let before = desk.access_token("work").await;
+    let (login, url) = desk.start_login("work").await;
+    desk.provider.configure(|settings| "mallory".clone_into(&mut settings.user));
+
+    let page = Browser::new().approve(&url).await;
+
+    assert_eq!(login.wait(20_000).await.unwrap(), "failed");
+    assert!(page.html.contains("mallory") && page.html.contains("robin"), "{}", page.html);
+    assert_eq!(desk.access_token("work").await, before);
+    assert!(
+        eventually(async || desk.provider.live_sessions() == 1).await,
+        "the stranger's session is given back"
+    );
+}
+
 /// R9, R13: with the `state` too, as who reads the browser's arguments has it, the code is bound to another challenge.
 #[tokio::test]
 async fn a_code_injected_with_the_leaked_state_is_not_exchanged() {
