@@ -359,6 +359,10 @@ impl Session {
             // Whether the new one is accepted is worth knowing now.
             live.keep_alive_at = Some(now.boot);
         }
+        // Some providers refuse a client without a word that says so: what looked broken may have been that.
+        if let Some(trouble) = self.trouble.as_mut().filter(|trouble| trouble.class == Class::Malformed) {
+            trouble.retry_at = now.boot.max(trouble.not_before);
+        }
         self.settle(now)
     }
 

@@ -579,6 +579,25 @@ fn a_client_refused_at_login_is_said_until_something_changes() {
     assert_eq!(rig.state(), AccountState::Ready);
 }
 
+/// K14: some providers refuse a client without a word for it, which looks like a broken answer.
+#[test]
+fn a_new_secret_is_tried_at_once_where_the_provider_gave_no_reason() {
+    let mut rig = Rig::logged_in();
+    for _ in 0..6 {
+        while rig.in_flight.is_empty() {
+            rig.wait(1);
+        }
+        rig.fail(Class::Malformed);
+    }
+    rig.wait(1);
+    assert!(rig.in_flight.is_empty(), "it is being backed off");
+
+    let effects = rig.session.client_secret_set(ClientSecret::parse("better").ok(), &rig.now);
+    rig.take(effects);
+
+    assert!(!rig.in_flight.is_empty());
+}
+
 /// H11: the account stays whose it is, and the stranger's tokens are given back.
 #[test]
 fn another_users_login_is_never_merged_into_the_account() {
