@@ -188,6 +188,7 @@ fn read_oauth<'a>(
         .map(|field| {
             field.word(&[
                 ("basic", ClientAuth::Basic),
+                ("basic-raw", ClientAuth::BasicRaw),
                 ("post", ClientAuth::Post),
                 ("none", ClientAuth::None),
             ])

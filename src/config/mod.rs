@@ -144,6 +144,8 @@ pub enum ResponseMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
     Basic,
+    /// Without the form-encoding below the base64, which some servers do not take off again.
+    BasicRaw,
     Post,
     None,
 }

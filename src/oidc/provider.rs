@@ -53,6 +53,7 @@ impl OAuthProvider {
         let client_id = self.config.client_id.as_str();
         let basic = match (auth, &secret) {
             (ClientAuth::Basic, Some(secret)) => Some(basic(client_id, secret.expose())),
+            (ClientAuth::BasicRaw, Some(secret)) => Some(raw_basic(client_id, secret.expose())),
             (ClientAuth::Post, Some(secret)) => {
                 if form.iter().all(|(name, _)| *name != "client_id") {
                     form.push(("client_id", client_id));
@@ -393,7 +394,12 @@ fn name_in(document: &serde_json::Value, profile: &Profile) -> String {
 /// RFC 6749 section 2.3.1: both parts are form-encoded before they are joined and put into base64.
 fn basic(client_id: &str, secret: &str) -> Zeroizing<String> {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let joined = Zeroizing::new(format!("{}:{}", encode(client_id), encode(secret)));
+    raw_basic(&encode(client_id), &Zeroizing::new(encode(secret)))
+}
+
+/// As RFC 7617 has it.
+fn raw_basic(client_id: &str, secret: &str) -> Zeroizing<String> {
+    let joined = Zeroizing::new(format!("{client_id}:{secret}"));
     Zeroizing::new(format!("Basic {}", STANDARD.encode(joined.as_bytes())))
 }
 
@@ -403,10 +409,14 @@ mod tests {
 
     /// C3.
     #[test]
-    fn basic_credentials_are_form_encoded_first() {
+    fn basic_credentials_are_form_encoded_first_unless_they_must_not_be() {
         assert_eq!(
             *basic("my app", "a+b%c:d é"),
             format!("Basic {}", STANDARD.encode("my+app:a%2Bb%25c%3Ad+%C3%A9"))
+        );
+        assert_eq!(
+            *raw_basic("my app", "a+b%c:d é"),
+            format!("Basic {}", STANDARD.encode("my app:a+b%c:d é"))
         );
     }
 }

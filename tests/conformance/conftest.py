@@ -27,7 +27,7 @@ class Desk(Session):
         self._accounts["work"] = {
             "issuer": self.server.issuer,
             "client_id": self.server.clients[client or auth],
-            "client_auth": auth,
+            "client_auth": "basic-raw" if auth == "basic" and getattr(self.server, "raw_basic", False) else auth,
             "scopes": ["openid", "profile"],
         } | ({"redirect_uri": self.server.redirect_uri} if self.server.redirect_uri else {}) | settings
         self.write_config()

@@ -82,7 +82,8 @@ class OidcProvider:
 
 class Glewlwyd:
     name = "glewlwyd 2.7"
-    secret = "s3cret-with-no-odd-signs"  # in Basic it compares secrets before they are form-decoded
+    secret = "s3cret with+odd%signs"
+    raw_basic = True  # it does not form-decode what is in the header (RFC 6749 section 2.3.1)
     clients = {"basic": "basic", "post": "post", "none": "none"}
     empty_refusals = True  # 400 without an error code for wrong secrets and spent tokens (RFC 6749 section 5.2 wants one)
 

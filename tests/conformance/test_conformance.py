@@ -135,7 +135,7 @@ def a_wrong_secret_is_refused(desk):
     word = desk.refused_token("work").word
     if desk.empty_refusals:
         assert word == "ProviderUnreachable"  # and the session is kept
-        raise NoErrorCode
+        raise NoErrorCode  # the refused request has spent the refresh token there, so no secret brings it back
     assert word == "ProviderRefused"
 
     desk.set_secret("work", desk.server.secret)
