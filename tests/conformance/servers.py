@@ -21,7 +21,7 @@ SECRET = "s3cret+with%odd:signs"  # form-encoded in places: an encoding slip sho
 class Keycloak:
     name = "Keycloak 26.7"
     secret = realm.SECRET
-    clients = {"basic": realm.QUIET_CLIENT, "post": realm.QUIET_CLIENT, "none": realm.PUBLIC_CLIENT, "consent": realm.CONSENT_CLIENT}
+    clients = {"basic": realm.QUIET_CLIENT, "post": realm.QUIET_CLIENT, "none": realm.PUBLIC_CLIENT, "consent": realm.CONSENT_CLIENT, "device": realm.DEVICE_CLIENT}
     redirect_uri = None
 
     def __init__(self, folder):
@@ -35,6 +35,9 @@ class Keycloak:
     def callback_of(self, url, user, consent=True):
         return pages.callback_of(url, user, self._server.password_of(user), consent)
 
+    def answer_device(self, url, user):
+        pages.answer_device(url, user, self._server.password_of(user))
+
     def stop(self):
         self._server.stop()
         shutil.rmtree(self._server.home, ignore_errors=True)
@@ -43,7 +46,7 @@ class Keycloak:
 class OidcProvider:
     name = "oidc-provider 9.13"
     secret = SECRET
-    clients = {"basic": "basic", "post": "post", "none": "none", "consent": "basic"}
+    clients = {"basic": "basic", "post": "post", "none": "none", "consent": "basic", "device": "basic"}
     redirect_uri = None
 
     def __init__(self, folder):
@@ -59,6 +62,13 @@ class OidcProvider:
         """Every name is one already."""
 
     def callback_of(self, url, user, consent=True):
+        return self._through_the_pages(url, user, consent)
+
+    def answer_device(self, url, user):
+        self._through_the_pages(url, user, end="Sign-in Success")
+
+    def _through_the_pages(self, url, user, consent=True, end=None):
+        """To the first address outside, or to the page with these words."""
         http = requests.Session()
         answer = http.get(url, allow_redirects=False, timeout=20)
         for _ in range(12):
@@ -67,6 +77,11 @@ class OidcProvider:
                 if not target.startswith(self.issuer):
                     return target
                 answer = http.get(target, allow_redirects=False, timeout=20)
+            elif end and end in answer.text:
+                return answer.url
+            elif "/interaction/" not in answer.url:  # the user code, and whether it is the right one
+                form = pages.Form(answer.text)
+                answer = http.post(form.action, data=form.hidden, allow_redirects=False, timeout=20)
             elif 'name="password"' in answer.text:
                 form = {"prompt": "login", "login": user, "password": "any"}
                 answer = http.post(answer.url, data=form, allow_redirects=False, timeout=20)
@@ -84,7 +99,7 @@ class Glewlwyd:
     name = "glewlwyd 2.7"
     secret = "s3cret with+odd%signs"
     raw_basic = True  # it does not form-decode what is in the header (RFC 6749 section 2.3.1)
-    clients = {"basic": "basic", "post": "post", "none": "none"}
+    clients = {"basic": "basic", "post": "post", "none": "none", "device": "basic"}
     empty_refusals = True  # 400 without an error code for wrong secrets and spent tokens (RFC 6749 section 5.2 wants one)
 
     def __init__(self, folder):
@@ -179,6 +194,14 @@ class Glewlwyd:
         target = answer.headers.get("Location", "")
         assert target.startswith(self.redirect_uri), f"{answer.status_code} {target} {answer.text[:500]}"
         return target
+
+    def answer_device(self, url, user):
+        http = self._session(user, f"pw-{user}")
+        answer = http.put(f"{self._api}/auth/grant/{self.clients['device']}", json={"scope": "openid profile"}, timeout=20)
+        assert answer.status_code == 200, f"grant: {answer.status_code} {answer.text}"
+        answer = http.get(f"{url}&g_continue", allow_redirects=False, timeout=20)
+        target = answer.headers.get("Location", "")
+        assert "prompt=deviceComplete" in target, f"{answer.status_code} {target} {answer.text[:500]}"
 
     def stop(self):
         self._process.stop()

@@ -72,6 +72,39 @@ def a_public_client(desk):
     assert desk.accepted(desk.token("work").access_token)
 
 
+@feature("pushed authorization request")
+def a_request_that_is_pushed(desk):
+    """G10, A14: the browser carries a reference alone."""
+    desk.configure()
+    if "pushed_authorization_request_endpoint" not in desk.metadata():
+        raise NotOffered
+    attempt, url = desk.start_login("work")
+    query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))
+    assert sorted(query) == ["client_id", "request_uri"], url
+
+    requests.get(desk.server.callback_of(url, desk.user), timeout=20)
+
+    assert desk.wait_login(attempt) == "succeeded"
+    assert desk.accepted(desk.token("work").access_token)
+
+
+@feature("login by a code on another device")
+def a_device_login(desk):
+    """I1-I4: and its session is renewed like any other."""
+    desk.configure(client="device")
+    if "device_authorization_endpoint" not in desk.metadata():
+        raise NotOffered
+    attempt, url = desk.start_login("work", flow="device")
+
+    desk.server.answer_device(url, desk.user)
+
+    assert desk.wait_login(attempt) == "succeeded"
+    assert desk.account_property("work", "Subject") == desk.user
+    first = desk.token("work").access_token
+    assert desk.accepted(desk.token("work", force_refresh=True).access_token)
+    assert desk.token("work").access_token != first
+
+
 @feature("refresh and rotation")
 def a_refresh_brings_new_tokens(desk):
     """D1: each refresh token is used once, and the newest one is stored."""

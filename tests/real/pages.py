@@ -29,13 +29,18 @@ def callback_of(url, user, password, consent=True):
     return Browser().through_the_pages(url, user, password, consent)
 
 
+def answer_device(url, user, password):
+    """The same for the address of a device login, up to the page that says that it is done."""
+    Browser().through_the_pages(url, user, password, consent=True, end="Device Login Successful")
+
+
 class Browser:
     """Just enough of a browser: cookies, redirects by hand, forms."""
 
     def __init__(self):
         self._http = requests.Session()
 
-    def through_the_pages(self, url, user, password, consent):
+    def through_the_pages(self, url, user, password, consent, end=None):
         request = requests.Request("GET", url)
         for _ in range(12):
             answer = self._http.send(self._http.prepare_request(request), allow_redirects=False, timeout=20)
@@ -48,7 +53,9 @@ class Browser:
                 request = requests.Request("GET", target)
                 continue
             assert answer.status_code == 200, f"{answer.url}: {answer.status_code}\n{answer.text[:2000]}"
-            form = _Form(answer.text)
+            if end and end in answer.text:
+                return answer.url
+            form = Form(answer.text)
             assert form.action, f"{answer.url} has no form:\n{answer.text[:2000]}"
             fields = dict(form.hidden)
             if "password" in form.fields:
@@ -66,7 +73,7 @@ class Browser:
         return answer.status_code, answer.url, answer.text
 
 
-class _Form(html.parser.HTMLParser):
+class Form(html.parser.HTMLParser):
     """The first form of a page: where it goes and what is in it."""
 
     def __init__(self, text):

@@ -200,9 +200,10 @@ class Session:
             )
             time.sleep(0.05)
 
-    def start_login(self, account):
+    def start_login(self, account, flow="code"):
         """Login without a browser: (attempt, url)."""
-        return self.call("LoginWithOptions", "sa{sv}", account, {"open_browser": ("b", False)})
+        options = {"open_browser": ("b", False), "flow": ("s", flow)}
+        return self.call("LoginWithOptions", "sa{sv}", account, options)
 
     def wait_login(self, attempt):
         return self.call("Wait", "u", 20000, path=attempt, interface=LOGIN)[0]
