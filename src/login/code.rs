@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gate::Outcome;
+use super::gate::{Gate, Outcome};
 use super::loopback::Callback;
 use super::page::Page;
 use super::{Attempt, LIFETIME, LoginState};
-use crate::clock::Clock;
-use crate::oidc::authorization::AuthorizationRequest;
 use crate::oidc::{CodeExchange, Provider};
 use crate::session::error::Error;
-use crate::session::{Asked, SessionHandle};
+use crate::session::{Asked, Begin};
 
 /// How long a login waits for a locked keyring that holds the client secret.
 const UNLOCK_WAIT: Duration = Duration::from_secs(120);
@@ -19,14 +17,13 @@ const UNLOCK_WAIT: Duration = Duration::from_secs(120);
 /// Drives `attempt` to its end: success, denial, failure, cancellation or expiry.
 pub(crate) async fn run<P: Provider>(
     attempt: Arc<Attempt>,
-    request: Arc<AuthorizationRequest>,
+    gate: Arc<Gate>,
     callback: Callback,
-    provider: Arc<P>,
-    session: SessionHandle,
-    clock: Clock,
+    begin: Begin<P>,
 ) {
+    let clock = &begin.clock;
     let started = clock.now();
-    let steps = log_in(&request, callback, provider.as_ref(), &session, &clock);
+    let steps = log_in(&attempt, &gate, callback, &begin);
     let conclusion = tokio::select! {
         biased;
         conclusion = steps => conclusion,
@@ -36,18 +33,19 @@ pub(crate) async fn run<P: Provider>(
             "timeout",
             format!(
                 "no answer came within 10 minutes; if the browser showed an error, register {} as a redirect URI at the provider",
-                request.redirect_uri
+                gate.request().redirect_uri
             ),
         ),
     };
-    let account = &attempt.account;
+    let next_step = format!("run: bearerctl login {}", attempt.account);
     let message = match conclusion.state {
         LoginState::Succeeded | LoginState::Pending => conclusion.message,
-        _ => format!("{}; run: bearerctl login {account}", conclusion.message),
+        _ if conclusion.message.ends_with(&next_step) => conclusion.message,
+        _ => format!("{}; {next_step}", conclusion.message),
     };
     attempt.end(conclusion.state, conclusion.error, message);
     if let Some((callback, page)) = conclusion.page {
-        callback.finish(page, &clock).await;
+        callback.finish(page, clock).await;
     }
 }
 
@@ -70,14 +68,35 @@ impl Conclusion {
 }
 
 async fn log_in<P: Provider>(
-    request: &AuthorizationRequest,
+    attempt: &Attempt,
+    gate: &Gate,
     mut callback: Callback,
-    provider: &P,
-    session: &SessionHandle,
-    clock: &Clock,
+    begin: &Begin<P>,
 ) -> Conclusion {
-    let code = match callback.outcome().await {
+    let (session, clock) = (&begin.session, &begin.clock);
+    let mut outcome = callback.outcome().await;
+    if let Outcome::Expired(onward) = outcome {
+        tracing::info!("the provider's login page had expired; the login is started again");
+        let authorized = match begin.again(&gate.request().redirect_uri, &attempt.options).await {
+            Ok(authorized) => authorized,
+            Err(error) => {
+                return Conclusion::failed(callback, "provider-error", error.to_string());
+            }
+        };
+        callback.expect(gate.wait_for(authorized.request));
+        attempt.renew_url(authorized.url.clone(), authorized.until);
+        // A browser that has gone away meanwhile leaves the new address to whoever asks for it.
+        let _ = onward.send(authorized.url);
+        outcome = callback.outcome().await;
+        if let Outcome::Expired(_) = outcome {
+            outcome = Outcome::page_expired();
+        }
+    }
+    let code = match outcome {
         Outcome::Code(code) => code,
+        Outcome::Expired(_) | Outcome::Broken => {
+            return Conclusion::failed(callback, "listener-failed", "the callback listener failed".into());
+        }
         Outcome::Denied => {
             let message = "the login was denied at the provider".to_owned();
             let page = Some((callback, Page::Denied));
@@ -88,10 +107,8 @@ async fn log_in<P: Provider>(
             tracing::warn!(code, "the provider refused the login");
             return Conclusion::failed(callback, "provider-error", message);
         }
-        Outcome::Broken => {
-            return Conclusion::failed(callback, "listener-failed", "the callback listener failed".into());
-        }
     };
+    let request = gate.request();
     let secret = match session.login_secret_within(UNLOCK_WAIT, clock).await {
         Ok(secret) => secret,
         Err(error) => return Conclusion::failed(callback, "no-client-secret", error.to_string()),
@@ -103,7 +120,7 @@ async fn log_in<P: Provider>(
         nonce: request.nonce.clone(),
     };
     let asked = Asked::at(&clock.now());
-    let granted = match provider.exchange(exchange, secret).await {
+    let granted = match begin.provider.exchange(exchange, secret).await {
         Ok(granted) => granted,
         Err(error) => {
             tracing::warn!(class = ?error.class, "the code was not exchanged");

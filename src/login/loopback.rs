@@ -117,6 +117,11 @@ impl Callback {
         (&mut self.outcome).await.unwrap_or(Outcome::Broken)
     }
 
+    /// Waits for the response to another request from now on.
+    pub(crate) fn expect(&mut self, outcome: oneshot::Receiver<Outcome>) {
+        self.outcome = outcome;
+    }
+
     /// Shows the browser how it ended, then closes the port.
     pub(crate) async fn finish(mut self, page: Page, clock: &Clock) {
         let Some(last) = &mut self.page else { return };
@@ -227,11 +232,10 @@ impl Site {
                 answer(&Page::Stray)
             }
             Offer::AlreadyUsed => answer(&Page::AlreadyUsed),
-            Offer::Taken => {
-                let mut answer = answer(&Page::Stray);
-                *answer.body_mut() = Full::default();
-                answer.headers_mut().insert(LOCATION, HeaderValue::from_static(DONE_PATH));
-                with_status(StatusCode::SEE_OTHER, answer)
+            Offer::Taken => go_on(HeaderValue::from_static(DONE_PATH)),
+            Offer::Again(next) => {
+                let next = next.await.ok().and_then(|url| HeaderValue::try_from(url).ok());
+                go_on(next.unwrap_or(HeaderValue::from_static(DONE_PATH)))
             }
         }
     }
@@ -267,6 +271,13 @@ async fn posted_form(request: Request<Incoming>) -> Option<String> {
     let body = http_body_util::Limited::new(request.into_body(), MAX_TARGET);
     let body = tokio::time::timeout(READ_TIMEOUT, body.collect()).await.ok()?.ok()?;
     String::from_utf8(body.to_bytes().to_vec()).ok()
+}
+
+fn go_on(location: HeaderValue) -> hyper::Response<Full<Bytes>> {
+    let mut answer = answer(&Page::Stray);
+    *answer.body_mut() = Full::default();
+    answer.headers_mut().insert(LOCATION, location);
+    with_status(StatusCode::SEE_OTHER, answer)
 }
 
 fn with_status(status: StatusCode, mut answer: hyper::Response<Full<Bytes>>) -> hyper::Response<Full<Bytes>> {

@@ -157,7 +157,7 @@ impl Attempt {
     pub fn complete(&self, address: &str) -> Result<(), &'static str> {
         let Some(gate) = &self.gate else { return Err("this login waits for its code, and for no address") };
         match gate.offer_url(address) {
-            Offer::Taken => Ok(()),
+            Offer::Taken | Offer::Again(_) => Ok(()),
             Offer::Stray(why) => Err(why),
             Offer::AlreadyUsed => Err("the login has its answer already"),
         }

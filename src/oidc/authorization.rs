@@ -46,6 +46,8 @@ pub enum Response {
     Code(AuthorizationCode),
     /// The user said no (`access_denied`).
     Denied,
+    /// The user took longer than the provider's login page lives; to be asked for again, once (Keycloak).
+    Expired,
     /// The provider ended the login: code and description, cleaned.
     Failed {
         code: String,
@@ -149,6 +151,12 @@ impl AuthorizationRequest {
         }
         match (code, error) {
             (_, Some(error)) if error == "access_denied" => Response::Denied,
+            (_, Some(error))
+                if error == "temporarily_unavailable"
+                    && description.as_deref() == Some("authentication_expired") =>
+            {
+                Response::Expired
+            }
             (_, Some(error)) => {
                 let code = clean(&error);
                 let message = description.map(|text| clean(&text)).filter(|text| !text.is_empty());
@@ -294,12 +302,13 @@ mod tests {
         match request.read_response(&query.replace("STATE", &request.state)) {
             Response::Code(code) => format!("code {}", code.expose()),
             Response::Denied => "denied".into(),
+            Response::Expired => "expired".into(),
             Response::Failed { code, message } => format!("failed {code}: {message}"),
             Response::Stray(why) => format!("stray: {why}"),
         }
     }
 
-    /// A12, B5, B6, B9, B10, G7, K4.
+    /// A12, B5, B6, B9, B10, G7, K4, K5.
     #[test]
     fn responses_are_sorted() {
         let request = request(&config(&[]));
@@ -321,6 +330,15 @@ mod tests {
             (
                 "error=server_error&error_description=%3Cscript%3E%00boom&state=STATE",
                 "failed server_error: <script> boom",
+            ),
+            ("error=temporarily_unavailable&error_description=authentication_expired&state=STATE", "expired"),
+            (
+                "error=temporarily_unavailable&error_description=busy&state=STATE",
+                "failed temporarily_unavailable: busy",
+            ),
+            (
+                "error=temporarily_unavailable&error_description=authentication_expired",
+                "stray: the state is not this login's",
             ),
             ("error=access_denied", "stray: the state is not this login's"),
             ("code=abc&state=wrong", "stray: the state is not this login's"),

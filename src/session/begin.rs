@@ -11,7 +11,7 @@ use crate::config::{OAuthConfig, RedirectUri};
 use crate::login::loopback::Listener;
 use crate::login::{Flow, LoginOptions};
 use crate::oidc::Provider;
-use crate::oidc::authorization::{AuthorizationRequest, Push};
+use crate::oidc::authorization::{AuthorizationRequest, Front, Push};
 use crate::oidc::device::DeviceAuthorization;
 use crate::oidc::error::{Class, ProviderError};
 use crate::secret::ClientSecret;
@@ -24,11 +24,9 @@ const UNLOCK_WAIT: Duration = Duration::from_secs(9);
 /// Where the user has to go.
 pub(super) enum Begun {
     Browser {
-        request: Arc<AuthorizationRequest>,
+        authorized: Authorized,
         /// `None`: the last address is pasted.
         listener: Option<Listener>,
-        url: String,
-        until: Option<BootTime>,
     },
     Device {
         authorization: Box<DeviceAuthorization>,
@@ -41,11 +39,19 @@ pub(super) enum Begun {
     },
 }
 
-pub(super) struct Begin<P> {
-    pub(super) config: Arc<OAuthConfig>,
-    pub(super) provider: Arc<P>,
-    pub(super) session: SessionHandle,
-    pub(super) clock: Clock,
+/// A request and where it is answered.
+pub(crate) struct Authorized {
+    pub(crate) request: Arc<AuthorizationRequest>,
+    pub(crate) url: String,
+    /// Until when the address can be opened.
+    pub(crate) until: Option<BootTime>,
+}
+
+pub(crate) struct Begin<P> {
+    pub(crate) config: Arc<OAuthConfig>,
+    pub(crate) provider: Arc<P>,
+    pub(crate) session: SessionHandle,
+    pub(crate) clock: Clock,
 }
 
 impl<P: Provider> Begin<P> {
@@ -66,7 +72,20 @@ impl<P: Provider> Begin<P> {
         .await
     }
 
-    async fn in_time(&self, steps: impl Future<Output = Result<Begun, Error>>) -> Result<Begun, Error> {
+    /// Another request for the same redirect URI, with nothing of the one before.
+    pub(crate) async fn again(
+        &self,
+        redirect_uri: &str,
+        options: &LoginOptions,
+    ) -> Result<Authorized, Error> {
+        self.in_time(async {
+            let front = self.provider.front().await.map_err(|error| self.not_started(&error))?;
+            self.authorize(front, redirect_uri.to_owned(), options).await
+        })
+        .await
+    }
+
+    async fn in_time<T>(&self, steps: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::select! {
             biased;
             begun = steps => begun,
@@ -80,7 +99,6 @@ impl<P: Provider> Begin<P> {
         let account = self.session.account().as_str();
         let failed = |why: &str| Error::LoginFailed(text::login_not_started(account, why));
         let front = self.provider.front().await.map_err(|error| self.not_started(&error))?;
-        let push = front.push;
         let (listener, redirect_uri) = match &self.config.redirect {
             RedirectUri::Loopback(loopback) => {
                 let listener =
@@ -91,8 +109,20 @@ impl<P: Provider> Begin<P> {
             RedirectUri::Elsewhere(url) if options.flow == Flow::Paste => (None, url.to_string()),
             RedirectUri::Elsewhere(_) => return Err(Error::InvalidOption(text::only_paste(account))),
         };
+        let authorized = self.authorize(front, redirect_uri, options).await?;
+        Ok(Begun::Browser { authorized, listener })
+    }
+
+    async fn authorize(
+        &self,
+        front: Front,
+        redirect_uri: String,
+        options: &LoginOptions,
+    ) -> Result<Authorized, Error> {
+        let account = self.session.account().as_str();
+        let push = front.push;
         let request = AuthorizationRequest::new(&self.config, front, redirect_uri, options.prompt.as_deref())
-            .map_err(|error| failed(&error.to_string()))?;
+            .map_err(|error| Error::LoginFailed(text::login_not_started(account, &error.to_string())))?;
         let secret = match push {
             Push::No => None,
             Push::Required => Some(self.secret().await?),
@@ -107,7 +137,7 @@ impl<P: Provider> Begin<P> {
             Some(secret) => self.push(&request, secret).await?,
             None => (request.url().into(), None),
         };
-        Ok(Begun::Browser { request: Arc::new(request), listener, url, until })
+        Ok(Authorized { request: Arc::new(request), url, until })
     }
 
     async fn push(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, Completion};
-use super::begin::{Begin, Begun};
+use super::begin::{Authorized, Begin, Begun};
 use super::error::Error;
 use super::handle::StartedLogin;
 use super::text;
@@ -119,19 +119,19 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 attempt.renew_url(url, until);
                 return Ok(Arc::clone(attempt));
             }
-            Begun::Browser { request, listener, url, until } => {
-                let (gate, outcome) = Gate::new(Arc::clone(&request));
+            Begun::Browser { authorized: Authorized { request, url, until }, listener } => {
+                let (gate, outcome) = Gate::new(request);
                 let view = AttemptView { url, url_until: until, ..AttemptView::default() };
                 let expires = now.wall_seconds_at(now.boot.after(LIFETIME));
                 let gate_for_pastes = Some(Arc::clone(&gate));
                 let attempt = Attempt::new(self.account.clone(), view, expires, options, gate_for_pastes);
                 let attempt = Arc::new(attempt.map_err(random)?);
                 let callback = match listener {
-                    Some(listener) => listener.serve(gate, outcome, config.response_mode),
+                    Some(listener) => listener.serve(Arc::clone(&gate), outcome, config.response_mode),
                     None => Callback::pasted(outcome),
                 };
-                let drive = code::run(Arc::clone(&attempt), request, callback, provider, session, clock);
-                self.drive(drive);
+                let begin = Begin { config: Arc::clone(config), provider, session, clock };
+                self.drive(code::run(Arc::clone(&attempt), gate, callback, begin));
                 attempt
             }
             Begun::Device { authorization, secret } => {

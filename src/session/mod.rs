@@ -26,6 +26,8 @@ mod text;
 mod view;
 mod warm;
 
+pub(crate) use begin::Begin;
+
 pub use actor::{Parts, prepare, spawn, system_dice};
 pub use budget::Budget;
 pub use events::CALLER_BUDGET;

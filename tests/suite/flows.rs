@@ -116,6 +116,74 @@ async fn a_login_behind_a_locked_keyring_is_not_pushed_where_it_need_not_be() {
     assert!(parameter(&url, "state").is_some() && desk.provider.pushed().is_none(), "{url}");
 }
 
+/// K5: the browser is led on to a fresh request, whose answer counts; the old request's does not any more.
+#[tokio::test]
+async fn a_login_whose_page_had_expired_is_started_again() {
+    for push in [Push::No, Push::Offered] {
+        let desk = discovered(Settings { push, ..Settings::default() }, "scopes = [\"openid\"]").await;
+        let (login, first) = desk.start_login("work").await;
+        let old = request_of(&desk, &first);
+
+        let second = location(&page_expired(&desk, &old)).await;
+
+        assert!(second.starts_with(&desk.provider.authorization_endpoint()), "{second}");
+        assert_eq!(desk.start_login("work").await.1, second, "for whoever joins");
+        let new = request_of(&desk, &second);
+        assert_eq!(value(&old, "redirect_uri"), value(&new, "redirect_uri"));
+        for name in ["state", "nonce", "code_challenge"] {
+            assert!(!value(&new, name).is_empty() && value(&old, name) != value(&new, name), "{name}");
+        }
+        let late = reqwest::get(page_expired(&desk, &old)).await.unwrap();
+        assert_eq!(late.status(), 400, "the old state");
+        assert_eq!(Browser::new().approve(&second).await.status, 200);
+        assert_eq!(login.wait(20_000).await.unwrap(), "succeeded", "{}", desk.log());
+        assert!(desk.provider.accepts(&desk.access_token("work").await));
+    }
+}
+
+/// K5: once.
+#[tokio::test]
+async fn a_login_whose_page_has_expired_twice_fails_with_words() {
+    let desk = discovered(Settings::default(), "").await;
+    let (login, first) = desk.start_login("work").await;
+    let second = location(&page_expired(&desk, &request_of(&desk, &first))).await;
+
+    let page = Browser::new().open(&page_expired(&desk, &request_of(&desk, &second))).await;
+
+    assert!(page.url.ends_with("/bearerd/done") && page.html.contains("had expired"), "{}", page.html);
+    assert_eq!(login.wait(20_000).await.unwrap(), "failed");
+    let message = login.error_message().await.unwrap();
+    assert!(message.contains("its login page had expired"), "{message}");
+    assert!(message.ends_with("; run: bearerctl login work"), "{message}");
+}
+
+/// K5: nobody could lead the browser on whose address was pasted.
+#[tokio::test]
+async fn a_pasted_address_of_an_expired_page_ends_the_login() {
+    let desk = discovered(Settings::default(), "").await;
+    let (login, url) = start(&desk, "paste").await.unwrap();
+
+    login.complete(&page_expired(&desk, &request_of(&desk, &url))).await.unwrap();
+
+    assert_eq!(login.wait(20_000).await.unwrap(), "failed");
+    assert!(login.error_message().await.unwrap().contains("its login page had expired"));
+}
+
+/// K5: what stands in the way of the second request ends the login, and the browser is told.
+#[tokio::test]
+async fn a_login_that_cannot_be_started_again_says_why() {
+    let desk = discovered(offering(), "").await;
+    let (login, url) = desk.start_login("work").await;
+    desk.provider.next_front(Fault::error(401, "invalid_client", "no"));
+
+    let page = Browser::new().open(&page_expired(&desk, &request_of(&desk, &url))).await;
+
+    assert!(page.html.contains("invalid_client"), "{}", page.html);
+    assert_eq!(login.wait(20_000).await.unwrap(), "failed");
+    let message = login.error_message().await.unwrap();
+    assert_eq!(message.matches("run: bearerctl login work").count(), 1, "{message}");
+}
+
 /// I1, I2: code and address for the user, and a session when he has said yes.
 #[tokio::test]
 async fn a_login_on_another_device_succeeds_when_the_user_has_answered() {
@@ -236,6 +304,37 @@ async fn start(desk: &Desk, flow: &'static str) -> Result<(LoginProxy<'static>, 
     let options = HashMap::from([("open_browser", Value::from(false)), ("flow", Value::from(flow))]);
     let (path, url) = desk.broker.login_with_options("work", options).await?;
     Ok((desk.login(path).await, url))
+}
+
+/// What this address asks for, here or in what was pushed.
+fn request_of(desk: &Desk, url: &str) -> HashMap<String, String> {
+    match parameter(url, "request_uri") {
+        Some(_) => desk.provider.pushed().unwrap().parameters.into_iter().collect(),
+        None => url::Url::parse(url).unwrap().query_pairs().into_owned().collect(),
+    }
+}
+
+fn value(request: &HashMap<String, String>, name: &str) -> String {
+    request.get(name).cloned().unwrap_or_default()
+}
+
+/// Where Keycloak sends a browser that has answered its login page too late.
+fn page_expired(desk: &Desk, request: &HashMap<String, String>) -> String {
+    let mut url = url::Url::parse(&request["redirect_uri"]).unwrap();
+    url.query_pairs_mut()
+        .append_pair("error", "temporarily_unavailable")
+        .append_pair("error_description", "authentication_expired")
+        .append_pair("state", &request["state"])
+        .append_pair("iss", &desk.provider.issuer());
+    url.into()
+}
+
+/// Where an address leads.
+async fn location(url: &str) -> String {
+    let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let answer = http.build().unwrap().get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 303);
+    answer.headers()["location"].to_str().unwrap().to_owned()
 }
 
 async fn device(desk: &Desk) -> (LoginProxy<'static>, String) {
