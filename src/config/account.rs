@@ -11,11 +11,10 @@ use super::file::{ConfigError, Field, Fields};
 use super::rules::Narrows;
 use super::{
     AccountConfig, AudienceBy, ClientAuth, ConfigDirs, DiscoveredEndpoints, Endpoints, ExplicitEndpoints,
-    IssPolicy, KeepAlive, LogoutEndpoint, Loopback, OAuthConfig, Profile, RedirectUri, ResponseMode,
-    SecretSource, Source, StoreKind,
+    IssPolicy, KeepAlive, LogoutEndpoint, Loopback, OAuthConfig, Profile, RedirectUri, ResponseMode, Source,
+    StoreKind, client,
 };
 use crate::account::AccountName;
-use crate::secret::ClientSecret;
 
 /// Every key of a preset.
 pub(super) const PRESET_KEYS: &[&str] = &[
@@ -51,6 +50,8 @@ const ACCOUNT_KEYS: &[&str] = &[
     "client_id",
     "client_secret",
     "client_secret_file",
+    "client_key_file",
+    "client_key_id",
     "ca_file",
     "store",
     "on_change",
@@ -94,8 +95,8 @@ pub(super) fn account_keys() -> Vec<&'static str> {
 }
 
 /// An account's fields and its preset's behind them.
-struct Layers<'a> {
-    own: Fields<'a>,
+pub(super) struct Layers<'a> {
+    pub(super) own: Fields<'a>,
     preset: Option<Fields<'a>>,
 }
 
@@ -191,6 +192,7 @@ fn read_oauth<'a>(
                 ("basic-raw", ClientAuth::BasicRaw),
                 ("post", ClientAuth::Post),
                 ("none", ClientAuth::None),
+                ("private_key_jwt", ClientAuth::PrivateKeyJwt),
             ])
         })
         .transpose()?;
@@ -198,7 +200,7 @@ fn read_oauth<'a>(
     Ok(OAuthConfig {
         client_id: client_id_text.to_owned(),
         client_auth,
-        client_secret: client_secret(layers, client_auth, dirs, warnings)?,
+        client_secret: client::secret(layers, place, client_auth, dirs, warnings)?,
         scopes,
         redirect: layers
             .get("redirect_uri")
@@ -305,36 +307,6 @@ fn endpoints<'a>(
     Ok((Endpoints::Explicit(Box::new(explicit)), issuer))
 }
 
-fn client_secret(
-    layers: &Layers<'_>,
-    auth: Option<ClientAuth>,
-    dirs: &ConfigDirs,
-    warnings: &mut Vec<String>,
-) -> Result<SecretSource, ConfigError> {
-    let (inline, file) = (layers.own.get("client_secret"), layers.own.get("client_secret_file"));
-    if let (Some(ClientAuth::None), Some(field)) = (auth, inline.or(file)) {
-        return Err(field.error("has no use with client_auth = \"none\"; remove one of them"));
-    }
-    match (inline, file) {
-        (Some(field), Some(_)) => Err(field.error("and `client_secret_file` are both given; remove one")),
-        (None, None) => Ok(SecretSource::Store),
-        (None, Some(field)) => Ok(SecretSource::File(path(&field, dirs)?)),
-        (Some(field), None) => {
-            let remedy = "better: remove it and run: bearerctl set-secret ACCOUNT";
-            if field.document.exposed {
-                return Err(
-                    field.error(&format!("is in a file that others can read; chmod 600 it, or {remedy}"))
-                );
-            }
-            let secret = ClientSecret::parse(field.string()?)
-                .map_err(|why| field.error(&format!("cannot be used: {why}")))?;
-            let file = field.document.path.display();
-            warnings.push(format!("{file}:{}: `client_secret` is in plain text; {remedy}", field.line()));
-            Ok(SecretSource::Inline(secret))
-        }
-    }
-}
-
 fn scopes(layers: &Layers<'_>) -> Result<Vec<String>, ConfigError> {
     let Some(field) = layers.get("scopes") else { return Ok(Vec::new()) };
     let scopes = field.strings()?;
@@ -421,7 +393,7 @@ fn ca_file(layers: &Layers<'_>, dirs: &ConfigDirs) -> Result<Option<PathBuf>, Co
 }
 
 /// A path with `~/` and `$CREDENTIALS_DIRECTORY` expanded.
-fn path(field: &Field<'_>, dirs: &ConfigDirs) -> Result<PathBuf, ConfigError> {
+pub(super) fn path(field: &Field<'_>, dirs: &ConfigDirs) -> Result<PathBuf, ConfigError> {
     let text = field.string()?;
     if let Some(rest) = text.strip_prefix("$CREDENTIALS_DIRECTORY/") {
         let credentials = dirs.credentials.as_ref().ok_or_else(|| {

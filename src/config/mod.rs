@@ -11,9 +11,11 @@ use url::Url;
 
 use crate::access::policy::Rules;
 use crate::account::AccountName;
+use crate::oidc::assertion::KeyFile;
 use crate::secret::ClientSecret;
 
 mod account;
+mod client;
 mod file;
 mod load;
 mod rules;
@@ -148,6 +150,8 @@ pub enum ClientAuth {
     BasicRaw,
     Post,
     None,
+    /// With a signature (RFC 7523): only where it is configured.
+    PrivateKeyJwt,
 }
 
 /// Where the client secret is.
@@ -159,6 +163,8 @@ pub enum SecretSource {
     File(PathBuf),
     /// In the configuration file itself.
     Inline(ClientSecret),
+    /// None: the client signs with this key, which is read at each use.
+    Key(KeyFile),
 }
 
 /// Where the browser comes back.

@@ -266,6 +266,30 @@ fn each_complaint_names_file_line_key_and_remedy() {
             account("client_secret_file = \"secret\""),
             "config.toml:4: `client_secret_file` must be an absolute path",
         ),
+        (
+            account("client_auth = \"private_key_jwt\""),
+            "config.toml:1: `a` needs `client_key_file`, the key to sign with",
+        ),
+        (
+            account("client_key_file = \"/k.pem\""),
+            "config.toml:4: `client_key_file` needs client_auth = \"private_key_jwt\"",
+        ),
+        (
+            account("client_key_id = \"k1\""),
+            "config.toml:4: `client_key_id` needs client_auth = \"private_key_jwt\"",
+        ),
+        (
+            account("client_auth = \"private_key_jwt\"\nclient_key_file = \"/nonexistent/k.pem\""),
+            "config.toml:5: `client_key_file` /nonexistent/k.pem cannot be read: No such file",
+        ),
+        (
+            account("client_auth = \"private_key_jwt\"\nclient_key_file = \"/dev/null\""),
+            "config.toml:5: `client_key_file` /dev/null can be read by others; run: chmod 600 /dev/null",
+        ),
+        (
+            account("client_auth = \"private_key_jwt\"\nclient_secret_file = \"/s\""),
+            "config.toml:5: `client_secret_file` has no use with client_auth = \"private_key_jwt\"",
+        ),
         (account("ca_file = \"/nonexistent/ca.pem\""), "config.toml:4: `ca_file` cannot be read"),
         (
             account("profile_name = \"username\""),

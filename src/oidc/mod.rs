@@ -13,6 +13,7 @@ use device::{DeviceAuthorization, Polled};
 use error::ProviderError;
 use push::Pushed;
 
+pub mod assertion;
 pub mod authorization;
 pub mod device;
 pub mod discovery;

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
+use super::assertion::{self, Key, KeyFile};
 use super::authorization::{AuthorizationRequest, Front, Push};
 use super::device::{self, DeviceAuthorization, Polled};
 use super::endpoints::{Endpoints, Resolver, unspent};
@@ -50,6 +51,7 @@ impl OAuthProvider {
     ) -> Result<token::HttpAnswer, ProviderError> {
         let auth = endpoints.client_auth;
         let secret = if auth == ClientAuth::None { None } else { self.client_secret(stored_secret).await? };
+        let assertion = self.assertion(endpoints).await?;
         let client_id = self.config.client_id.as_str();
         let basic = match (auth, &secret) {
             (ClientAuth::Basic, Some(secret)) => Some(basic(client_id, secret.expose())),
@@ -61,13 +63,16 @@ impl OAuthProvider {
                 form.push(("client_secret", secret.expose()));
                 None
             }
-            (ClientAuth::None, _) | (_, None) => {
+            (ClientAuth::None | ClientAuth::PrivateKeyJwt, _) | (_, None) => {
                 if form.iter().all(|(name, _)| *name != "client_id") {
                     form.push(("client_id", client_id));
                 }
                 None
             }
         };
+        if let Some(assertion) = &assertion {
+            form.extend([("client_assertion_type", assertion::TYPE), ("client_assertion", assertion)]);
+        }
         self.http.post_form(url, basic.as_ref().map(|basic| basic.as_str()), &form, timeout).await
     }
 
@@ -78,6 +83,7 @@ impl OAuthProvider {
         match &self.config.client_secret {
             SecretSource::Store => Ok(stored),
             SecretSource::Inline(secret) => Ok(Some(secret.clone())),
+            SecretSource::Key(_) => Ok(None),
             SecretSource::File(path) => {
                 let refused = |why: String| {
                     ProviderError::new(
@@ -91,6 +97,25 @@ impl OAuthProvider {
                 ClientSecret::from_pasted(&text).map(Some).map_err(|error| refused(error.to_string()))
             }
         }
+    }
+
+    /// What a client that signs sends with this one request.
+    async fn assertion(&self, endpoints: &Endpoints) -> Result<Option<Zeroizing<String>>, ProviderError> {
+        let SecretSource::Key(KeyFile { path, id }) = &self.config.client_secret else { return Ok(None) };
+        // Never an endpoint that metadata names, which may be another provider's: that one would take the
+        // assertion for its own.
+        let audience = self.config.issuer.as_deref().unwrap_or(endpoints.token.as_str()).to_owned();
+        let (file, id, client_id) = (path.clone(), id.clone(), self.config.client_id.clone());
+        let now = self.clock.now().wall.as_secs();
+        // A file to read and a signature to make: not in the loop that everybody waits for.
+        let signed = tokio::task::spawn_blocking(move || {
+            let signed = Key::read(&file)?.assertion(id.as_deref(), &client_id, &audience, now);
+            signed.map_err(str::to_owned)
+        });
+        let signed = signed.await.unwrap_or_else(|error| Err(error.to_string()));
+        signed.map(Some).map_err(|why| {
+            ProviderError::new(Class::Refused, format!("client_key_file {} {why}", path.display()))
+        })
     }
 
     /// Finds out whose the tokens of a login are.

@@ -19,6 +19,7 @@ class Desk(Session):
     def __init__(self, folder, binaries, server):
         super().__init__(folder, binaries, server, None)
         self.server = server
+        self.audience_is_endpoint = getattr(server, "audience_is_endpoint", False)
         self.empty_refusals = getattr(server, "empty_refusals", False)
         self.user = f"robin-{folder.name}".lower()
         server.add_user(self.user)
@@ -30,9 +31,12 @@ class Desk(Session):
             "client_auth": "basic-raw" if auth == "basic" and getattr(self.server, "raw_basic", False) else auth,
             "scopes": ["openid", "profile"],
         } | ({"redirect_uri": self.server.redirect_uri} if self.server.redirect_uri else {}) | settings
+        self._accounts["work"] = {key: value for key, value in self._accounts["work"].items() if value is not None}
+        if auth == "private_key_jwt":
+            self._accounts["work"]["client_key_file"] = str(self.server.key_file)
         self.write_config()
         self.start_daemon()
-        if auth != "none":
+        if auth not in ("none", "private_key_jwt"):
             self.set_secret("work", self.server.secret)
 
     def callback(self, consent=True):

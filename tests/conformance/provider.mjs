@@ -1,7 +1,10 @@
-// An OpenID certified provider on a loopback port: node provider.mjs PORT SECRET. Any login name is a user.
+// An OpenID certified provider on a loopback port: node provider.mjs PORT SECRET CERTIFICATE. Any login name is a user.
+import { createPublicKey } from "node:crypto";
+import { readFileSync } from "node:fs";
 import Provider from "oidc-provider";
 
-const [port, secret] = process.argv.slice(2);
+const [port, secret, certificate] = process.argv.slice(2);
+const key = createPublicKey(readFileSync(certificate)).export({ format: "jwk" });
 const client = (id, method) => ({
   client_id: id,
   ...(method === "none" ? {} : { client_secret: secret }),
@@ -17,6 +20,7 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
     client("basic", "client_secret_basic"),
     client("post", "client_secret_post"),
     client("none", "none"),
+    { ...client("signing", "private_key_jwt"), client_secret: undefined, jwks: { keys: [key] } },
   ],
   claims: { openid: ["sub"], profile: ["preferred_username"] },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, preferred_username: id }) }),

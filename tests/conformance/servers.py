@@ -21,13 +21,15 @@ SECRET = "s3cret+with%odd:signs"  # form-encoded in places: an encoding slip sho
 class Keycloak:
     name = "Keycloak 26.7"
     secret = realm.SECRET
-    clients = {"basic": realm.QUIET_CLIENT, "post": realm.QUIET_CLIENT, "none": realm.PUBLIC_CLIENT, "consent": realm.CONSENT_CLIENT, "device": realm.DEVICE_CLIENT}
+    clients = {"basic": realm.QUIET_CLIENT, "post": realm.QUIET_CLIENT, "none": realm.PUBLIC_CLIENT, "consent": realm.CONSENT_CLIENT, "device": realm.DEVICE_CLIENT, "private_key_jwt": "signing"}
     redirect_uri = None
 
     def __init__(self, folder):
         self._server = keycloak.Keycloak(pathlib.Path(os.environ["BEARERD_KEYCLOAK"]), folder)
         self._server.start()
         self.issuer = self._server.realm_url("app")
+        self.key_file, certificate = _write_key(folder)
+        self._server.create_signing_client("app", "signing", "".join(certificate.read_text().splitlines()[1:-1]), "ES256")
 
     def add_user(self, name):
         self._server.create_user("app", name)
@@ -46,7 +48,7 @@ class Keycloak:
 class OidcProvider:
     name = "oidc-provider 9.13"
     secret = SECRET
-    clients = {"basic": "basic", "post": "post", "none": "none", "consent": "basic", "device": "basic"}
+    clients = {"basic": "basic", "post": "post", "none": "none", "consent": "basic", "device": "basic", "private_key_jwt": "signing"}
     redirect_uri = None
 
     def __init__(self, folder):
@@ -55,7 +57,9 @@ class OidcProvider:
         here = pathlib.Path(__file__).parent / "provider.mjs"
         script = pathlib.Path(os.environ["BEARERD_OIDC_PROVIDER"]) / "provider.mjs"
         shutil.copy(here, script)  # packages are looked for beside the script
-        self._process = Process([required("node"), script, str(port), SECRET], log=pathlib.Path(folder) / "node.log")
+        self.key_file, certificate = _write_key(folder)
+        argv = [required("node"), script, str(port), SECRET, certificate]
+        self._process = Process(argv, log=pathlib.Path(folder) / "node.log")
         self._process.ready("its metadata", lambda: _answers(self.issuer), 30)
 
     def add_user(self, name):
@@ -99,7 +103,8 @@ class Glewlwyd:
     name = "glewlwyd 2.7"
     secret = "s3cret with+odd%signs"
     raw_basic = True  # it does not form-decode what is in the header (RFC 6749 section 2.3.1)
-    clients = {"basic": "basic", "post": "post", "none": "none", "device": "basic"}
+    clients = {"basic": "basic", "post": "post", "none": "none", "device": "basic", "private_key_jwt": "signing"}
+    audience_is_endpoint = True  # of a client's assertion
     empty_refusals = True  # 400 without an error code for wrong secrets and spent tokens (RFC 6749 section 5.2 wants one)
 
     def __init__(self, folder):
@@ -129,6 +134,7 @@ class Glewlwyd:
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         lines.append(f'database = {{ type = "sqlite3"; path = "{folder / "db"}"; }};')
         (folder / "glewlwyd.conf").write_text("\n".join(lines))
+        self.key_file, self._certificate = _write_key(folder)
         self._process = Process(["/usr/bin/glewlwyd", f"--config-file={folder / 'glewlwyd.conf'}"], log=folder / "glewlwyd.log")
         self._process.ready("an answer", lambda: _answers(self._api, ""), 30)
         self._admin = self._session("admin", "password")
@@ -154,6 +160,7 @@ class Glewlwyd:
                 "introspection-revocation-allow-target-client": True,
                 "oauth-par-allowed": True, "oauth-par-duration": 90,
                 "oauth-par-request_uri-prefix": "urn:ietf:params:oauth:request_uri:",
+                "request-parameter-allow": True, "client-pubkey-parameter": "pubkey", "client-jwks-parameter": "jwks",
                 "oauth-dpop-allowed": True, "oauth-dpop-iat-duration": 30,
                 "name-claim": "mandatory", "scope-claim": "on-demand", "email-claim": "no", "address-claim": {"type": "no"},
                 "scope": [], "additional-parameters": [], "claims": [],
@@ -169,6 +176,19 @@ class Glewlwyd:
                 "redirect_uri": [self.redirect_uri], "token_endpoint_auth_method": [auth],
                 "authorization_type": ["code", "refresh_token", "device_authorization"],
             } | secret)
+
+        key = ["openssl", "x509", "-in", self._certificate, "-pubkey", "-noout"]
+        public = subprocess.run(key, check=True, timeout=20, capture_output=True, text=True).stdout
+        backend = self._admin.get(f"{self._api}/mod/client/database", timeout=20).json()
+        backend["parameters"] = backend.get("parameters") or {}
+        backend["parameters"].setdefault("data-format", {})["pubkey"] = {"multiple": False, "read": True, "write": True}
+        answer = self._admin.put(f"{self._api}/mod/client/database", json=backend, timeout=20)
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
+        self._post("client/?source=database", {
+            "client_id": "signing", "name": "signing", "confidential": True, "enabled": True, "scope": [],
+            "redirect_uri": [self.redirect_uri], "token_endpoint_auth_method": ["private_key_jwt"], "pubkey": public,
+            "authorization_type": ["code", "refresh_token", "device_authorization"],
+        })
 
     def _session(self, user, password):
         http = requests.Session()
@@ -205,6 +225,15 @@ class Glewlwyd:
 
     def stop(self):
         self._process.stop()
+
+
+def _write_key(folder):
+    """A client's private key, and a certificate of it: two paths."""
+    key, certificate = (pathlib.Path(folder) / name for name in ("client.pem", "client-certificate.pem"))
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=desk"]
+    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, timeout=60, capture_output=True)
+    key.chmod(0o600)
+    return key, certificate
 
 
 def _answers(base, path="/.well-known/openid-configuration"):

@@ -19,6 +19,10 @@ class NoErrorCode(Exception):
     """The provider refuses with 400 and an empty body, which could come from anything in between: it is tried again."""
 
 
+class EndpointAudience(Exception):
+    """The provider wants the address of the endpoint as the audience, which is not told from metadata alone: any provider could name it."""
+
+
 def feature(name):
     """A case whose end is a cell of the table."""
 
@@ -31,6 +35,8 @@ def feature(name):
                 word = "pass"
             except NotOffered:
                 word = "not offered"
+            except EndpointAudience:
+                word = "with its endpoints configured, without `issuer`"
             except NoErrorCode:
                 word = "unclear: it sends no error code"
             finally:
@@ -70,6 +76,26 @@ def a_public_client(desk):
     desk.configure("none")
     desk.log_in()
     assert desk.accepted(desk.token("work").access_token)
+
+
+@feature("`private_key_jwt`")
+def a_client_that_signs(desk):
+    """C4: at every endpoint; the audience is the issuer."""
+    if desk.audience_is_endpoint:
+        known = {key: desk.metadata()[key] for key in ("authorization_endpoint", "token_endpoint")}
+        desk.configure("private_key_jwt", issuer=None, scopes=["profile"], **known)
+        desk.log_in()
+        renewed = desk.token("work", force_refresh=True).access_token
+        assert renewed and desk.token("work").access_token == renewed
+        raise EndpointAudience
+    desk.configure("private_key_jwt")
+    desk.log_in()
+    access, refresh = desk.token("work").access_token, desk.refresh_token()
+    renewed = desk.token("work", force_refresh=True).access_token
+    assert renewed != access and desk.accepted(renewed)
+    assert desk.refresh_token() != refresh
+    done = desk.ctl("logout", "work")
+    assert done.returncode == 0 and "the provider ended the session too" in done.stderr, done.stderr
 
 
 @feature("pushed authorization request")

@@ -162,3 +162,9 @@ class Keycloak:
         """Gives a client another secret."""
         client = self.admin("GET", f"{realm_name}/clients", params={"clientId": client_id})[0]
         self.admin("PUT", f"{realm_name}/clients/{client['id']}", json=client | {"secret": secret})
+
+    def create_signing_client(self, realm_name, client_id, certificate, algorithm):
+        """A client that proves itself with the key of this certificate (RFC 7523)."""
+        attributes = {"jwt.credential.certificate": certificate, "token.endpoint.auth.signing.alg": algorithm}
+        client = realm.signing_client(client_id, attributes)
+        self.admin("POST", f"{realm_name}/clients", json=client)

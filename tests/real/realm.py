@@ -83,6 +83,11 @@ def _client(client_id, secret=None, attributes=None, **settings):
     return client | settings | ({"secret": secret} if secret else {})
 
 
+def signing_client(client_id, attributes):
+    """A client whose key Keycloak knows."""
+    return _client(client_id, attributes=attributes, clientAuthenticatorType="client-jwt")
+
+
 def _scope(name):
     username = _mapper(
         "username",

@@ -1,7 +1,9 @@
-"""Other ways to log in, on a real Keycloak: requests that are pushed, and a code for another device."""
+"""Other ways to log in, on a real Keycloak: pushed requests, a code for another device, and a key instead of a secret."""
 
 import re
+import subprocess
 
+import pytest
 import requests
 
 import pages
@@ -76,3 +78,35 @@ def a_code_that_the_user_refuses_is_told_apart(desktop, keycloak, tmp_path):
         browser.enter_code(page, code, user, keycloak.password_of(user), consent=False)
 
     assert desktop.wait_login(attempt) == "denied"
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def a_client_with_a_key_signs_instead_of_sending_a_secret(desktop, keycloak, tmp_path, kind):
+    """C4: Keycloak knows the certificate alone; login, renewal and logout are signed."""
+    client = f"signing-{kind}"
+    certificate = _write_key(tmp_path, kind)
+    keycloak.create_signing_client("app", client, certificate, "ES256" if kind == "ec" else "RS256")
+    key = {"client_auth": "private_key_jwt", "client_key_file": str(tmp_path / "key.pem")}
+    user_id = desktop.add_discovered_account("work", client=client, **key)
+    desktop.start_daemon()
+    attempt, url = desktop.start_login("work")
+    user = desktop.users["work"]
+
+    page = pages.login_through_pages(url, user, keycloak.password_of(user))
+
+    assert desktop.wait_login(attempt) == "succeeded", page
+    first = desktop.token("work").access_token
+    renewed = desktop.token("work", force_refresh=True).access_token
+    assert renewed != first and keycloak.introspect("app", renewed)["active"]
+    assert desktop.call("Logout", "s", "work") == (True,)
+    assert keycloak.sessions("app", user_id) == []
+
+
+def _write_key(folder, kind):
+    """A private key in key.pem; returns its certificate, without the lines around it."""
+    new = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}[kind]
+    argv = ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=desk", "-days", "2", "-newkey", *new]
+    paths = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run([*argv, *paths], check=True, timeout=60, capture_output=True)
+    (folder / "key.pem").chmod(0o600)
+    return "".join((folder / "cert.pem").read_text().splitlines()[1:-1])

@@ -6,6 +6,7 @@ mod attention;
 mod callers;
 mod cli;
 mod client;
+mod client_key;
 mod contract;
 mod direct;
 mod documents;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use sessions::Sessions;
 
+mod client;
 mod fault;
 mod keys;
 mod page;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub client_id: String,
     /// `None`: a public client.
     pub client_secret: Option<String>,
+    /// The public key of a client that signs instead, as a JWK with its `alg` (RFC 7517).
+    pub client_key: Option<serde_json::Value>,
     /// Who says yes at the consent page.
     pub user: String,
     pub access_lifetime: Duration,
@@ -69,6 +72,7 @@ impl Default for Settings {
         Self {
             client_id: "sandbox".to_owned(),
             client_secret: Some("canary-client+secret%".to_owned()),
+            client_key: None,
             user: "robin".to_owned(),
             access_lifetime: Duration::from_secs(300),
             session_lifetime: Duration::from_secs(1800),
@@ -138,6 +142,8 @@ struct Shared {
 struct State {
     settings: Settings,
     sessions: Sessions,
+    /// The names of the assertions that were used.
+    assertions: std::collections::HashSet<String>,
     seen: Vec<Seen>,
     /// For the next token requests, in order.
     faults: std::collections::VecDeque<Fault>,

@@ -4,8 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -19,8 +17,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
+use super::client::authenticated;
 use super::sessions::{Authorization, Narrow, Refusal};
-use super::{Fault, Push, REALM, Seen, Settings, Shared, fault, page, value_of};
+use super::{Fault, Push, REALM, Seen, Shared, fault, page};
 
 const MAX_BODY: usize = 1024 * 1024;
 
@@ -134,7 +133,7 @@ fn push(shared: &Shared, seen: &Seen) -> Answer {
     if let Some(Fault::Answer { status, headers, body }) = state.front_faults.pop_front() {
         return canned(status, &headers, body);
     }
-    if !authenticated(seen, &state.settings) {
+    if !authenticated(shared, &mut state, seen) {
         return Ok(json_answer(refused(
             StatusCode::UNAUTHORIZED,
             ("invalid_client", "Authentication failed."),
@@ -159,7 +158,7 @@ fn authorize_device(shared: &Shared, seen: &Seen) -> Answer {
         return canned(status, &headers, body);
     }
     let settings = state.settings.clone();
-    if !authenticated(seen, &settings) {
+    if !authenticated(shared, &mut state, seen) {
         return Ok(json_answer(refused(
             StatusCode::UNAUTHORIZED,
             ("invalid_client", "Authentication failed."),
@@ -280,7 +279,7 @@ fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>)
     let now = shared.clock.now();
     let mut state = shared.state();
     let settings = state.settings.clone();
-    if !authenticated(seen, &settings) {
+    if !authenticated(shared, &mut state, seen) {
         let refusal = ("unauthorized_client", "Invalid client or Invalid client credentials");
         return refused(StatusCode::UNAUTHORIZED, refusal);
     }
@@ -321,36 +320,9 @@ fn refused(status: StatusCode, (code, description): Refusal) -> (StatusCode, Map
     (status, body.as_object().cloned().unwrap_or_default())
 }
 
-/// RFC 6749 section 2.3.1; two ways at once are refused.
-fn authenticated(seen: &Seen, settings: &Settings) -> bool {
-    let posted = !seen.parameter("client_secret").is_empty();
-    let basic = seen.header(AUTHORIZATION.as_str()).strip_prefix("Basic ");
-    let (id, secret) = match (basic, posted) {
-        (Some(_), true) => return false,
-        (Some(basic), false) => {
-            let decoded = STANDARD.decode(basic).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let Some((id, secret)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) else {
-                return false;
-            };
-            (decode(id), Some(decode(secret)))
-        }
-        (None, true) => {
-            (seen.parameter("client_id").to_owned(), Some(seen.parameter("client_secret").to_owned()))
-        }
-        (None, false) => (seen.parameter("client_id").to_owned(), None),
-    };
-    id == settings.client_id && secret == settings.client_secret
-}
-
-fn decode(encoded: &str) -> String {
-    let pair = format!("value={encoded}");
-    let pairs: Vec<(String, String)> = form_urlencoded::parse(pair.as_bytes()).into_owned().collect();
-    value_of(&pairs, "value").to_owned()
-}
-
 fn end_session(shared: &Shared, seen: &Seen, parameter: &str) -> Response<Body> {
     let mut state = shared.state();
-    if !authenticated(seen, &state.settings) {
+    if !authenticated(shared, &mut state, seen) {
         return response(
             StatusCode::UNAUTHORIZED,
             "application/json",
