@@ -17,7 +17,7 @@ pub(super) fn secret(
     let useless = match auth {
         Some(ClientAuth::None) => Some("none"),
         Some(ClientAuth::PrivateKeyJwt) => Some("private_key_jwt"),
-        Some(ClientAuth::Basic | ClientAuth::Post) | None => None,
+        Some(ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Post) | None => None,
     };
     if let (Some(auth), Some(field)) = (useless, inline.or(file)) {
         return Err(field.error(&format!("has no use with client_auth = {auth:?}; remove one of them")));
