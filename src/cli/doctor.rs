@@ -92,7 +92,7 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
     match &config {
         Ok(config) => {
             tell(match config.accounts.len() {
-                0 => wrong("configuration: no account; see README.md, \"First login\""),
+                0 => wrong("configuration: no account; run: bearerctl add NAME"),
                 1 => fine("configuration: 1 account"),
                 count => fine(format!("configuration: {count} accounts")),
             });

@@ -66,6 +66,7 @@ enum Command {
         command: Vec<String>,
     },
     /// Add an account: looks at what its provider offers, writes a commented file, and logs in.
+    #[command(display_order = 0)]
     Add(add::Wanted),
     /// Check everything that has to be right, and say what to do about the rest.
     Doctor {
@@ -315,9 +316,12 @@ async fn ask(request: Request) -> Result<(), Failure> {
         Request::Permissions { forget: None, json } => permissions::print(&broker, json).await,
         Request::Logout { account } => {
             let account = broker.resolve(&name(account)).await?;
+            let before = broker.properties(&account).await?;
             let ended = broker.root.logout(&account).await?;
             output::note(&if ended {
                 format!("logged out of {account:?}; the provider ended the session too")
+            } else if broker::text(&before, "State") == "logged-out" {
+                format!("not logged in to {account:?}; nothing was ended")
             } else {
                 format!(
                     "logged out of {account:?} here; the provider did not confirm that it ended the session"

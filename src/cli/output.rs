@@ -34,6 +34,12 @@ pub(super) fn rows() -> u16 {
     rustix::termios::tcgetwinsize(std::io::stdout()).map_or(24, |size| size.ws_row)
 }
 
+/// The terminal's width, where stdout is one.
+pub(super) fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
 /// Colours where a person sees them: on a terminal, unless `NO_COLOR` is set.
 #[derive(Clone, Copy)]
 pub(super) struct Colours(pub(super) bool);

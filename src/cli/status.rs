@@ -17,13 +17,20 @@ pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) ->
         let accounts: Vec<Json> = accounts.iter().map(|(_, properties)| object(properties)).collect();
         Json::from(accounts).to_string()
     } else if accounts.is_empty() {
-        output::note("no account is configured; write ~/.config/bearerd/config.toml, then: bearerctl reload");
+        output::note("no account is configured; to add one run: bearerctl add NAME");
         return Ok(());
     } else {
         let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
-        table(&accounts, now(&clock), Colours::of_stdout())
+        table(&accounts, now(&clock), Colours::of_stdout(), output::columns())
     };
-    if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
+    if !output::data(&text) {
+        return Err(Failure::failed("stdout is closed"));
+    }
+    // Not for sandboxed programs.
+    if broker.access().await?.paused().await.unwrap_or(false) {
+        output::note("paused: nothing is handed out; to go on run: bearerctl resume");
+    }
+    Ok(())
 }
 
 /// The accounts to show: all, or the named one.
@@ -89,8 +96,14 @@ pub(super) fn snake_case(name: &str) -> String {
     text
 }
 
-/// The table, and below it a line for each account that has something to say.
-pub(super) fn table(accounts: &[(String, Properties)], now: u64, colours: Colours) -> String {
+/// The table, and below it a line for each account that has something to say. Of the columns, those that do not fit are
+/// left out, the last first; never the account and its state.
+pub(super) fn table(
+    accounts: &[(String, Properties)],
+    now: u64,
+    colours: Colours,
+    fits: Option<usize>,
+) -> String {
     let time = |seconds: u64| match seconds.checked_sub(now) {
         _ if seconds == 0 => "-".to_owned(),
         Some(left) => output::duration(left),
@@ -114,8 +127,14 @@ pub(super) fn table(accounts: &[(String, Properties)], now: u64, colours: Colour
             rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         })
         .collect();
+    let mut shown = COLUMNS.len();
+    while shown > 2
+        && fits.is_some_and(|fits| widths.iter().take(shown).sum::<usize>() + 2 * (shown - 1) > fits)
+    {
+        shown -= 1;
+    }
     let line = |(number, row): (usize, &[String; 7])| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+        let cells = row.iter().zip(&widths).take(shown).enumerate().map(|(column, (cell, width))| {
             let padded = format!("{cell:width$}");
             match (number, column) {
                 (0, _) => colours.heading(&padded),
@@ -160,13 +179,27 @@ mod tests {
             ("w".to_owned(), account("logged-out", "not logged in; run: bearerctl login w", 0)),
         ];
 
-        let text = table(&accounts, 1000, Colours(false));
+        let text = table(&accounts, 1000, Colours(false), None);
 
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "ACCOUNT  STATE       WHO  ACCESS      SESSION  REFRESH  STORE");
         assert_eq!(lines[1], "chaster  ready       -    4 min 50 s  -        -        memory");
         assert_eq!(lines[2], "w        logged-out  -    -           -        -        memory");
         assert_eq!(lines[3], "w: not logged in; run: bearerctl login w");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_the_columns_that_fit() {
+        let accounts = [("chaster".to_owned(), account("ready", "", 1290))];
+        for (fits, headings) in [
+            (66, "ACCOUNT  STATE  WHO  ACCESS      SESSION  REFRESH  STORE"),
+            (40, "ACCOUNT  STATE  WHO  ACCESS      SESSION"),
+            (39, "ACCOUNT  STATE  WHO  ACCESS"),
+            (5, "ACCOUNT  STATE"),
+        ] {
+            let text = table(&accounts, 1000, Colours(false), Some(fits));
+            assert_eq!(text.lines().next(), Some(headings), "{fits}");
+        }
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
             }
         };
         loop {
-            let text = status::table(&accounts, status::now(&clock), Colours::of_stdout());
+            let (now, fits) = (status::now(&clock), output::columns());
+            let text = status::table(&accounts, now, Colours::of_stdout(), fits);
             let fresh = if live {
                 output::raw(&format!("{HOME}{CLEAR}{text}\n"))
             } else {

@@ -420,3 +420,21 @@ async fn setup_writes_its_files_once_and_leaves_others_alone() {
     assert_eq!(code, Some(0), "{said}");
     assert!(!activation.exists() && unit.exists(), "{said}");
 }
+
+/// What somebody wonders about is said where they look first: a pause, a missing account, a logout of nothing.
+#[tokio::test]
+async fn status_and_logout_say_what_is_not_as_expected() {
+    let desk = Desk::logged_in().await;
+    let said = async |arguments: &[&str]| texts(&desk.ctl(arguments, "").await).1;
+
+    desk.ctl(&["pause"], "").await;
+    assert_eq!(said(&["status"]).await, "paused: nothing is handed out; to go on run: bearerctl resume\n");
+    desk.ctl(&["resume"], "").await;
+    assert_eq!(said(&["status"]).await, "");
+    assert!(said(&["logout"]).await.starts_with("logged out of \"work\""));
+    assert_eq!(said(&["logout"]).await, "not logged in to \"work\"; nothing was ended\n");
+
+    desk.write_config("");
+    desk.ctl(&["reload"], "").await;
+    assert_eq!(said(&["status"]).await, "no account is configured; to add one run: bearerctl add NAME\n");
+}
