@@ -47,7 +47,8 @@ impl Key {
         if metadata.mode() & 0o077 != 0 {
             return Err(format!("can be read by others; run: chmod 600 {}", path.display()));
         }
-        let mut pem = Zeroizing::new(String::new());
+        // Room for all of it: what a growing text leaves behind is not wiped.
+        let mut pem = Zeroizing::new(String::with_capacity(64 * 1024));
         file.take(MAX_FILE).read_to_string(&mut pem).map_err(unreadable)?;
         Self::parse(&pem).map_err(str::to_owned)
     }
@@ -65,9 +66,9 @@ impl Key {
             });
         };
         let text = rest.split_once(END).map(|(text, _)| text).ok_or("is cut off")?;
-        let text: Zeroizing<String> =
-            Zeroizing::new(text.chars().filter(|c| !c.is_ascii_whitespace()).collect());
-        let der = Zeroizing::new(STANDARD.decode(text.as_bytes()).map_err(|_| "is no valid PEM")?);
+        let mut base64 = Zeroizing::new(String::with_capacity(text.len()));
+        base64.extend(text.chars().filter(|c| !c.is_ascii_whitespace()));
+        let der = Zeroizing::new(STANDARD.decode(base64.as_bytes()).map_err(|_| "is no valid PEM")?);
         if let Ok(pair) = RsaKeyPair::from_pkcs8(&der) {
             return Ok(Self(Pair::Rsa(pair)));
         }

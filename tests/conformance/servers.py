@@ -21,7 +21,14 @@ SECRET = "s3cret+with%odd:signs"  # form-encoded in places: an encoding slip sho
 class Keycloak:
     name = "Keycloak 26.7"
     secret = realm.SECRET
-    clients = {"basic": realm.QUIET_CLIENT, "post": realm.QUIET_CLIENT, "none": realm.PUBLIC_CLIENT, "consent": realm.CONSENT_CLIENT, "device": realm.DEVICE_CLIENT, "private_key_jwt": "signing"}
+    clients = {
+        "basic": realm.QUIET_CLIENT,
+        "post": realm.QUIET_CLIENT,
+        "none": realm.PUBLIC_CLIENT,
+        "consent": realm.CONSENT_CLIENT,
+        "device": realm.DEVICE_CLIENT,
+        "private_key_jwt": "signing",
+    }
     redirect_uri = None
 
     def __init__(self, folder):
@@ -48,7 +55,14 @@ class Keycloak:
 class OidcProvider:
     name = "oidc-provider 9.13"
     secret = SECRET
-    clients = {"basic": "basic", "post": "post", "none": "none", "consent": "basic", "device": "basic", "private_key_jwt": "signing"}
+    clients = {
+        "basic": "basic",
+        "post": "post",
+        "none": "none",
+        "consent": "basic",
+        "device": "basic",
+        "private_key_jwt": "signing",
+    }
     redirect_uri = None
 
     def __init__(self, folder):

@@ -20,7 +20,7 @@ class NoErrorCode(Exception):
 
 
 class EndpointAudience(Exception):
-    """The provider wants the address of the endpoint as the audience, which is not told from metadata alone: any provider could name it."""
+    """The provider wants its endpoint as the audience: not sent on the word of metadata, which may name another's."""
 
 
 def feature(name):

@@ -67,6 +67,35 @@ class Browser:
             request = requests.Request("POST", urllib.parse.urljoin(answer.url, form.action), data=fields)
         raise AssertionError("the login pages go round in circles")
 
+    def open(self, url):
+        """The first page that an address leads to."""
+        answer = self._http.get(url, timeout=20)
+        for cookie in self._http.cookies:
+            cookie.secure = False
+        return answer
+
+    def submit(self, page, fields):
+        """Fills in a page's form, and tells the address outside that it leads to."""
+        form = Form(page.text)
+        target = urllib.parse.urljoin(page.url, form.action)
+        answer = self._http.post(target, data=dict(form.hidden) | fields, allow_redirects=False, timeout=20)
+        for _ in range(5):
+            location = urllib.parse.urljoin(answer.url, answer.headers.get("Location", ""))
+            if urllib.parse.urlsplit(location).netloc != urllib.parse.urlsplit(page.url).netloc:
+                return location
+            answer = self._http.get(location, allow_redirects=False, timeout=20)
+        raise AssertionError(f"the form leads nowhere: {answer.status_code} {answer.url} {answer.text[:2000]}")
+
+    def forget(self, *names):
+        """Loses cookies, as a browser does with those of an old page."""
+        for cookie in list(self._http.cookies):
+            if cookie.name in names:
+                self._http.cookies.clear(cookie.domain, cookie.path, cookie.name)
+
+    def next_of(self, url):
+        """Where the product's listener sends the browser."""
+        return self._http.get(url, allow_redirects=False, timeout=40).headers["Location"]
+
     def get_callback(self, callback):
         """Opens the product's listener and follows its redirect to the page that a person sees."""
         answer = self._http.get(callback, timeout=40)

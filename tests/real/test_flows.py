@@ -80,6 +80,31 @@ def a_code_that_the_user_refuses_is_told_apart(desktop, keycloak, tmp_path):
     assert desktop.wait_login(attempt) == "denied"
 
 
+def a_login_page_that_was_left_open_leads_to_a_fresh_login(desktop, keycloak):
+    """K5: logged in meanwhile in another tab, and the first tab's page is over."""
+    desktop.add_discovered_account("work")
+    desktop.start_daemon()
+    desktop.set_secret("work")
+    user = desktop.users["work"]
+    password = keycloak.password_of(user)
+    attempt, url = desktop.start_login("work")
+    browser = pages.Browser()
+    left_open = browser.open(url)
+    elsewhere = f"{keycloak.authorization_endpoint('app')}?client_id={realm.QUIET_CLIENT}&response_type=code" + (
+        f"&redirect_uri=http://127.0.0.1:9/&code_challenge_method=S256&code_challenge={'x' * 43}"
+    )
+    assert "code=" in browser.through_the_pages(elsewhere, user, password, consent=True)
+    browser.forget("AUTH_SESSION_ID", "KC_RESTART")
+
+    expired = browser.submit(left_open, {"username": user, "password": password})
+    assert "authentication_expired" in expired, expired
+    callback = browser.through_the_pages(browser.next_of(expired), user, password, consent=True)
+    browser.get_callback(callback)
+
+    assert desktop.wait_login(attempt) == "succeeded"
+    assert keycloak.introspect("app", desktop.token("work").access_token)["active"]
+
+
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
 def a_client_with_a_key_signs_instead_of_sending_a_secret(desktop, keycloak, tmp_path, kind):
     """C4: Keycloak knows the certificate alone; login, renewal and logout are signed."""

@@ -120,7 +120,7 @@ async fn a_login_behind_a_locked_keyring_is_not_pushed_where_it_need_not_be() {
 #[tokio::test]
 async fn a_login_whose_page_had_expired_is_started_again() {
     for push in [Push::No, Push::Offered] {
-        let desk = discovered(Settings { push, ..Settings::default() }, "scopes = [\"openid\"]").await;
+        let desk = discovered(Settings { push, ..Settings::default() }, "").await;
         let (login, first) = desk.start_login("work").await;
         let old = request_of(&desk, &first);
 
