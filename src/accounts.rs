@@ -38,6 +38,12 @@ impl Account {
     }
 
     /// Whether `bearerctl set-secret` has a use.
+    /// Whether its tokens are bound to a key.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        matches!(&self.config.source, Source::OAuth(oauth) if oauth.dpop)
+    }
+
     #[must_use]
     pub fn takes_client_secret(&self) -> bool {
         match &self.config.source {
@@ -181,6 +187,7 @@ impl Accounts {
             keep_alive: oauth.as_ref().map_or(KeepAlive::Always, |oauth| oauth.keep_alive),
             audience_by: oauth.as_ref().and_then(|oauth| oauth.audience_by),
             min_validity: oauth.as_ref().and_then(|oauth| oauth.min_validity),
+            dpop: oauth.as_ref().is_some_and(|oauth| oauth.dpop),
             boot_id: self.boot_id.clone(),
             machine: self.machine.clone(),
             phase: session::system_dice(),

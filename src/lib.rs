@@ -28,7 +28,7 @@
 //!
 //! # Modules, in reading order
 //!
-//! - [`secret`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
+//! - [`secret`], [`dpop`], [`tokens`], [`account`], [`clock`]: the words everything else is written in.
 //! - [`session`]: what the project is about. `schedule`, `live`, `state`, `events`, `stored`, `interruptions`,
 //!   `narrow`, `settle` and `view` are pure; `actor` and `effects` own them; `budget` is what sessions of one issuer share; `handle` is the only door.
 //! - [`recovery`]: what a process leaves to the next: notes of refreshes under way, unsaved sessions.
@@ -67,7 +67,7 @@
 //! *Errors* have three layers: [`oidc::error`] and [`store::StoreError`] say what happened,
 //! [`session::error`] what a caller can do, [`bus::Error`] how it is named on the bus.
 //!
-//! *Secrets* are the types of [`secret`]: no `Debug`, `Display` or `Serialize`. They are exposed in
+//! *Secrets* are the types of [`secret`], and the key of [`dpop`]: no `Debug`, `Display` or `Serialize`. They are exposed in
 //! request bodies, D-Bus replies and the store's record only.
 //!
 //! *Logs*: `error` is our fault, `warn` the world's, `info` a change of a session. HTTP and D-Bus
@@ -89,6 +89,8 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod dpop;
 #[cfg(feature = "daemon")]
 mod hooks;
 #[cfg(feature = "daemon")]

@@ -92,6 +92,12 @@ secret!(
     is_vschar
 );
 
+secret!(
+    /// A proof of possession (RFC 9449 section 4), for one request with a token.
+    DpopProof,
+    is_vschar
+);
+
 impl AccessToken {
     /// A name for this token that does not give it away: 128 bits of its SHA-256, base64url.
     #[must_use]

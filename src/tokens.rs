@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::dpop::ProofKey;
 use crate::secret::{AccessToken, IdToken, RefreshToken};
 
 /// A lifetime as the provider stated it, made safe to calculate with.
@@ -54,6 +55,8 @@ pub struct Granted {
     pub sub: String,
     /// For people; empty when the provider does not say.
     pub subject: String,
+    /// What the tokens are bound to (RFC 9449).
+    pub key: Option<ProofKey>,
 }
 
 /// A caller's wish for less than what the account may do: a token of its own (RFC 6749 section 6, RFC 8707).

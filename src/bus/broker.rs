@@ -15,8 +15,9 @@ use super::peer::{Call, Door, InFlight};
 use super::{Bus, account_path, secret_fd};
 use crate::access::log::Event;
 use crate::accounts::Account;
+use crate::dpop::{Nonce, Target};
 use crate::login::{Flow, LoginOptions};
-use crate::secret::{AccessToken, ClientSecret, PersonalToken};
+use crate::secret::{AccessToken, ClientSecret, MAX_SECRET_BYTES, PersonalToken};
 use crate::session::{TokenOptions, TokenReply};
 use crate::tokens::Narrow;
 
@@ -25,6 +26,7 @@ const VERSION: u32 = 1;
 /// A day; more than any caller can use.
 const MAX_MIN_VALIDITY: u32 = 86_400;
 const TOKEN_OPTIONS: &[&str] = &["min_validity", "force_refresh", "scope", "audience", "resource"];
+const PROOF_OPTIONS: &[&str] = &["access_token", "nonce"];
 const LOGIN_OPTIONS: &[&str] = &["open_browser", "flow", "prompt", "activation_token"];
 /// OpenID Connect Core section 3.1.2.1; `none` needs no user, and so no login.
 const PROMPTS: &[&str] = &["login", "consent", "select_account", "create"];
@@ -115,7 +117,7 @@ fn login_options(options: &Options) -> Result<LoginOptions, Error> {
 
 fn details(reply: &TokenReply, account: &Account) -> Details {
     HashMap::from([
-        ("token_type", Value::from("Bearer")),
+        ("token_type", Value::from(if reply.key.is_some() { "DPoP" } else { "Bearer" })),
         ("expires_in", Value::from(reply.expires_in)),
         ("scope", Value::from(reply.scope.clone())),
         ("account", Value::from(account.config.name.as_str().to_owned())),
@@ -185,6 +187,51 @@ impl Broker {
         let fd = secret_fd::sealed(reply.token.expose())
             .map_err(|error| zbus::Error::from(zbus::fdo::Error::IOError(error.to_string())))?;
         Ok((fd.into(), reply.expires_at, details(&reply, &account)))
+    }
+
+    /// Returns a proof (RFC 9449) for one request with a token of an account that has dpop = true: the value of
+    /// its header DPoP, beside Authorization: DPoP. Options: access_token s (the token that goes with it; by
+    /// default the one of GetToken), nonce s (what the API's header DPoP-Nonce said). Use it at once, and once.
+    #[zbus(out_args("proof"))]
+    async fn create_dpop_proof(
+        &self,
+        account: &str,
+        http_method: &str,
+        http_uri: &str,
+        options: HashMap<String, OwnedValue>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
+        let _call = self.enter(&header)?;
+        let account = self.account(account)?;
+        if !account.is_bound() {
+            let name = account.config.name.as_str();
+            return Err(Error::invalid_argument(format!(
+                "the tokens of {name:?} are bound to no key; send them as Bearer, or set dpop = true and run: \
+                 bearerctl login {name}"
+            )));
+        }
+        let target = Target::parse(http_method, http_uri).map_err(Error::invalid_argument)?;
+        let options = Options::parse(options, PROOF_OPTIONS)?;
+        let given =
+            options.long_string("access_token", MAX_SECRET_BYTES)?.map(AccessToken::parse).transpose();
+        let given =
+            given.map_err(|why| Error::invalid_option(format!("`access_token` cannot be used: {why}")))?;
+        let nonce = match options.string("nonce")? {
+            None => None,
+            Some(text) => Some(Nonce::parse(&text).ok_or_else(|| {
+                Error::invalid_option("`nonce` must be as the API's header DPoP-Nonce has it")
+            })?),
+        };
+        let permit = self.permit(&header, &account, Event::Token).await?;
+        let reply = permit.token(&account, TokenOptions::default()).await?;
+        let at = account.session.now().wall.as_secs();
+        let token = given.as_ref().unwrap_or(&reply.token);
+        let proof = reply.key.map(|key| key.prove(&target, Some(token), nonce.as_ref(), at));
+        match proof {
+            Some(Ok(proof)) => Ok(proof.expose().to_owned()),
+            Some(Err(error)) => Err(zbus::Error::from(zbus::fdo::Error::Failed(error.to_string())).into()),
+            None => Err(Error::invalid_argument("the account was just reconfigured; try again")),
+        }
     }
 
     /// Reports that an API answered 401 to this token; give the token or the token_id of its details.

@@ -30,11 +30,15 @@ impl Options {
     }
 
     pub(super) fn string(&self, key: &str) -> Result<Option<String>, Error> {
+        self.long_string(key, 4096)
+    }
+
+    pub(super) fn long_string(&self, key: &str, most: usize) -> Result<Option<String>, Error> {
         match self.0.get(key).map(|value| unwrap(value)) {
             None => Ok(None),
-            Some(Value::Str(value)) if value.len() <= 4096 => Ok(Some(value.to_string())),
+            Some(Value::Str(value)) if value.len() <= most => Ok(Some(value.to_string())),
             Some(_) => {
-                Err(Error::invalid_option(format!("option {key:?} is a string (s) of at most 4096 bytes")))
+                Err(Error::invalid_option(format!("option {key:?} is a string (s) of at most {most} bytes")))
             }
         }
     }

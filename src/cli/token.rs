@@ -18,6 +18,12 @@ use crate::secret::MAX_SECRET_BYTES;
 #[derive(Default, clap::Args)]
 pub(super) struct Wanted {
     account: Option<String>,
+    /// The request, for --format dpop.
+    #[arg(num_args = 0..=2, value_names = ["METHOD", "URL"])]
+    request: Vec<String>,
+    /// What the API's header DPoP-Nonce said, for --format dpop.
+    #[arg(long)]
+    nonce: Option<String>,
     /// How long the token must live on, such as 90s or 5m.
     #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
     min_validity: Option<Duration>,
@@ -39,7 +45,21 @@ impl Wanted {
     }
 
     fn account(&self) -> &str {
-        self.account.as_deref().unwrap_or_default()
+        // A method and an address alone are of the default account.
+        self.account.as_deref().filter(|_| self.request.len() != 1).unwrap_or_default()
+    }
+
+    /// Method and address of the request that a proof is wanted for.
+    fn target(&self, format: Format) -> Result<Option<(&str, &str)>, Failure> {
+        match (format, self.account.as_deref(), self.request.as_slice()) {
+            (Format::Dpop, Some(method), [url]) => Ok(Some((method, url))),
+            (Format::Dpop, _, [method, url]) => Ok(Some((method, url))),
+            (Format::Dpop, ..) => {
+                Err(Failure::usage("--format dpop is for one request; add its METHOD and URL"))
+            }
+            (_, _, []) if self.nonce.is_none() => Ok(None),
+            _ => Err(Failure::usage("METHOD, URL and --nonce are for --format dpop")),
+        }
     }
 
     fn options(&self) -> HashMap<&'static str, Value<'_>> {
@@ -56,9 +76,12 @@ pub(super) fn print_directly(
     format: Format,
     user: Option<&str>,
 ) -> Option<Result<(), Failure>> {
+    if format == Format::Dpop || !wanted.request.is_empty() || wanted.nonce.is_some() {
+        return None;
+    }
     let call = (wanted.account(), wanted.options());
     let answer = direct::call::<_, Token>("GetTokenWithOptions", &call)?;
-    Some(answer.map_err(Failure::from).and_then(|token| write(token, format, user)))
+    Some(answer.map_err(Failure::from).and_then(|token| write(token, format, user, None)))
 }
 
 /// Prints a token.
@@ -68,12 +91,21 @@ pub(super) async fn print(
     format: Format,
     user: Option<&str>,
 ) -> Result<(), Failure> {
+    let target = wanted.target(format)?;
     let token = broker.root.get_token_with_options(wanted.account(), wanted.options()).await?;
-    write(token, format, user)
+    let proof = match target {
+        None => None,
+        Some((method, url)) => {
+            let mut options = HashMap::from([("access_token", Value::from(token.0.as_str()))]);
+            options.extend(wanted.nonce.as_deref().map(|nonce| ("nonce", Value::from(nonce))));
+            Some(broker.root.create_dpop_proof(wanted.account(), method, url, options).await?)
+        }
+    };
+    write(token, format, user, proof.as_deref())
 }
 
-fn write(token: Token, format: Format, user: Option<&str>) -> Result<(), Failure> {
-    let text = format.write(token, user)?;
+fn write(token: Token, format: Format, user: Option<&str>, proof: Option<&str>) -> Result<(), Failure> {
+    let text = format.write(token, user, proof)?;
     if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
 }
 

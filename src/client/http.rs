@@ -5,6 +5,9 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 
 use super::{Client, Error, Token};
 
+const BOUND: &str = "InvalidArgument: the account's tokens are bound to a key (dpop = true), and each request needs a proof; ask \
+                     for one with CreateDpopProof";
+
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -27,6 +30,9 @@ impl Client {
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, SendError> {
         let again = request.try_clone();
         let token = self.token().await?;
+        if token.scheme == "DPoP" {
+            return Err(Error::InvalidArgument(BOUND.to_owned()).into());
+        }
         let response = request.header(AUTHORIZATION, authorization(&token)?).send().await?;
         match again {
             Some(again) if response.status() == StatusCode::UNAUTHORIZED && self.reject(&token).await? => {

@@ -25,6 +25,14 @@ pub trait Broker {
         options: HashMap<&str, Value<'_>>,
     ) -> Result<Token, Error>;
 
+    fn create_dpop_proof(
+        &self,
+        account: &str,
+        http_method: &str,
+        http_uri: &str,
+        options: HashMap<&str, Value<'_>>,
+    ) -> Result<String, Error>;
+
     fn reject_token(&self, account: &str, token_or_id: &str) -> Result<bool, Error>;
 
     fn login_with_options(

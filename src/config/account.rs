@@ -33,6 +33,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "client_auth",
     "pkce",
     "par",
+    "dpop",
     "max_age",
     "iss",
     "extra_params",
@@ -81,6 +82,7 @@ const RESERVED_PARAMETERS: &[&str] = &[
     "request",
     "request_uri",
     "response_mode",
+    "dpop_jkt",
 ];
 
 const KEYCLOAK_AUTHORIZATION: &str = "/protocol/openid-connect/auth";
@@ -223,6 +225,7 @@ fn read_oauth<'a>(
         })?,
         pkce: flag("pkce", true)?,
         par: flag("par", true)?,
+        dpop: flag("dpop", false)?,
         max_age,
         extra_params: extra_params(layers)?,
         scope_on_refresh: flag("scope_on_refresh", false)?,
@@ -426,7 +429,7 @@ fn url(field: &Field<'_>) -> Result<Url, ConfigError> {
 }
 
 /// Whether what is sent there is encrypted, or stays on this machine.
-fn is_encrypted(url: &Url) -> bool {
+pub(crate) fn is_encrypted(url: &Url) -> bool {
     let loopback = match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),

@@ -22,6 +22,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use account::is_encrypted;
 pub use file::ConfigError;
 pub use load::{AccountLookup, ConfigDirs};
 
@@ -65,6 +66,7 @@ pub enum Source {
 
 /// How an OAuth account logs in and renews.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches of the user's, each on its own")]
 pub struct OAuthConfig {
     pub client_id: String,
     /// `None`: as the provider's metadata says, else `Basic`.
@@ -83,6 +85,8 @@ pub struct OAuthConfig {
     pub pkce: bool,
     /// Push authorization requests (RFC 9126) where the provider offers it.
     pub par: bool,
+    /// Tokens are bound to a key of ours (RFC 9449).
+    pub dpop: bool,
     /// How long ago the user may have logged in at the provider, in seconds (OpenID Connect Core section 3.1.2.1).
     pub max_age: Option<u64>,
     /// Added to the authorization request; never a reserved name.

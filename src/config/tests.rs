@@ -199,7 +199,7 @@ fn each_complaint_names_file_line_key_and_remedy() {
             account("rules = [{ callr = \"host\", access = \"deny\" }]"),
             "config.toml:4: unknown key `callr`; did you mean `caller`?",
         ),
-        (account("dpop = true"), "config.toml:4: unknown key `dpop`"),
+        (account("dpop = 1"), "config.toml:4: `dpop` must be true or false"),
         (account("scopes = \"profile\""), "config.toml:4: `scopes` must be a list of strings"),
         (
             account("scopes = [\"a b\"]"),

@@ -118,6 +118,7 @@ async fn log_in<P: Provider>(
         verifier: request.verifier.clone(),
         redirect_uri: request.redirect_uri.clone(),
         nonce: request.nonce.clone(),
+        key: request.key.clone(),
     };
     let asked = Asked::at(&clock.now());
     let granted = match begin.provider.exchange(exchange, secret).await {

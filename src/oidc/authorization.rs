@@ -5,6 +5,7 @@ use url::{Url, form_urlencoded};
 
 use super::text::clean;
 use crate::config::{IssPolicy, OAuthConfig, ResponseMode};
+use crate::dpop::ProofKey;
 use crate::secret::{AuthorizationCode, CodeVerifier, random_token};
 
 /// One login's request: everything that its response is checked against is in here.
@@ -18,6 +19,8 @@ pub struct AuthorizationRequest {
     pub verifier: Option<CodeVerifier>,
     /// With `openid` only: the ID token must repeat it.
     pub nonce: Option<String>,
+    /// What the tokens shall be bound to, told ahead (RFC 9449 section 10).
+    pub key: Option<ProofKey>,
     state: String,
     iss: IssPolicy,
     issuer: Option<String>,
@@ -67,6 +70,7 @@ impl AuthorizationRequest {
         front: Front,
         redirect_uri: String,
         prompt: Option<&str>,
+        key: Option<ProofKey>,
     ) -> Result<Self, getrandom::Error> {
         let state = random_token()?;
         let verifier = if config.pkce { CodeVerifier::parse(random_token()?).ok() } else { None };
@@ -90,6 +94,9 @@ impl AuthorizationRequest {
         if let Some(nonce) = &nonce {
             parameters.push(("nonce", nonce.clone()));
         }
+        if let Some(key) = &key {
+            parameters.push(("dpop_jkt", key.thumbprint()));
+        }
         if config.response_mode == ResponseMode::FormPost {
             parameters.push(("response_mode", "form_post".to_owned()));
         }
@@ -103,7 +110,7 @@ impl AuthorizationRequest {
         let extra = config.extra_params.iter().filter(|(name, _)| !ours(name));
         let extra = extra.map(|(name, value)| (name.clone(), value.clone())).collect();
         let (endpoint, iss, issuer) = (front.endpoint, front.iss, front.issuer);
-        Ok(Self { endpoint, parameters, extra, redirect_uri, verifier, nonce, state, iss, issuer })
+        Ok(Self { endpoint, parameters, extra, redirect_uri, verifier, nonce, key, state, iss, issuer })
     }
 
     /// Everything that is asked for.
@@ -234,6 +241,7 @@ mod tests {
             response_mode: ResponseMode::Query,
             pkce: true,
             par: true,
+            dpop: false,
             max_age: None,
             extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
             scope_on_refresh: false,
@@ -252,7 +260,7 @@ mod tests {
             iss: config.iss.unwrap(),
             issuer: config.issuer.clone(),
         };
-        AuthorizationRequest::new(config, front, "http://127.0.0.1:8765/callback".into(), None).unwrap()
+        AuthorizationRequest::new(config, front, "http://127.0.0.1:8765/callback".into(), None, None).unwrap()
     }
 
     fn query(request: &AuthorizationRequest) -> HashMap<String, String> {

@@ -8,6 +8,7 @@ use url::Url;
 use super::error::{Class, ProviderError};
 use super::text::clean;
 use super::token::{self, HttpAnswer};
+use crate::dpop::ProofKey;
 use crate::secret::{CodeVerifier, DeviceCode};
 use crate::tokens::{Granted, Lifetime, TokenResponse};
 
@@ -27,6 +28,8 @@ pub struct DeviceAuthorization {
     pub interval: Duration,
     /// `None` with `pkce = false`.
     pub verifier: Option<CodeVerifier>,
+    /// What the tokens shall be bound to.
+    pub key: Option<ProofKey>,
 }
 
 /// What became of a poll (section 3.5).
@@ -63,6 +66,7 @@ pub fn read(
     answer: &HttpAnswer,
     scheme: &str,
     verifier: Option<CodeVerifier>,
+    key: Option<ProofKey>,
 ) -> Result<DeviceAuthorization, ProviderError> {
     let members = token::members(answer, "device authorization endpoint")?;
     let without = |what: &str| {
@@ -90,6 +94,7 @@ pub fn read(
         expires_in,
         interval: interval(&members).unwrap_or(USUAL_INTERVAL),
         verifier,
+        key,
     })
 }
 
@@ -97,8 +102,8 @@ pub fn read(
 ///
 /// # Errors
 /// Everything that is no tokens.
-pub fn read_poll(answer: &HttpAnswer) -> Result<TokenResponse, Polled> {
-    token::read_answer(answer).map_err(|error| match error.code.as_deref() {
+pub fn read_poll(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, Polled> {
+    token::read_answer(answer, bound).map_err(|error| match error.code.as_deref() {
         Some("authorization_pending") => Polled::Pending,
         Some("slow_down") => {
             let members = token::Members::read(&answer.body);
@@ -128,6 +133,7 @@ mod tests {
             retry_after: None,
             date: None,
             etag: None,
+            dpop_nonce: None,
             body: body.as_bytes().to_vec().into(),
         }
     }
@@ -142,7 +148,7 @@ mod tests {
         for (name, value) in serde_json::from_str::<serde_json::Map<String, Value>>(change).unwrap() {
             body[name] = value;
         }
-        read(&answer(200, &body.to_string()), "https", None)
+        read(&answer(200, &body.to_string()), "https", None, None)
     }
 
     /// I1, I2: what is missing has its default, and what nobody could use is refused.
@@ -170,7 +176,7 @@ mod tests {
     /// I3, I4, I7: the code decides, not the status.
     #[test]
     fn polls_are_sorted_by_their_code() {
-        let word = |status, body: &str| match read_poll(&answer(status, body)) {
+        let word = |status, body: &str| match read_poll(&answer(status, body), false) {
             Ok(_) => "granted".to_owned(),
             Err(Polled::Pending) => "pending".to_owned(),
             Err(Polled::SlowDown(pause)) => format!("slow down {:?}", pause.map(|pause| pause.as_secs())),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response};
 use tokio::sync::OnceCell;
 use url::{Url, form_urlencoded};
@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 use super::error::{Class, ProviderError};
 use super::text::clean;
 use super::token::HttpAnswer;
+use crate::dpop::Nonce;
+use crate::secret::{AccessToken, DpopProof};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Given up when the peer acknowledges nothing for this long.
@@ -25,6 +27,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Every other call.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// RFC 9449 sections 4.1 and 8.1.
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const FORM: &str = "application/x-www-form-urlencoded";
 const MAX_BODY: usize = 1024 * 1024;
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
@@ -52,6 +57,7 @@ impl Http {
         &self,
         url: &Url,
         basic: Option<&str>,
+        proof: Option<&DpopProof>,
         form: &[(&str, &str)],
         timeout: Duration,
     ) -> Result<HttpAnswer, ProviderError> {
@@ -60,17 +66,30 @@ impl Http {
         if let Some(basic) = basic {
             request = request.header(reqwest::header::AUTHORIZATION, secret_header(basic)?);
         }
+        if let Some(proof) = proof {
+            request = request.header(DPOP, secret_header(proof.expose())?);
+        }
         send(request).await
     }
 
-    /// Fetches a document with an access token.
+    /// Fetches a document with an access token, one that is bound to a key with a proof of it.
     ///
     /// # Errors
     /// As [`Http::post_form`].
-    pub async fn get_with_bearer(&self, url: &Url, token: &str) -> Result<HttpAnswer, ProviderError> {
-        let bearer = Zeroizing::new(format!("Bearer {token}"));
-        let request = self.client(url).await?.get(url.clone()).timeout(CALL_TIMEOUT);
-        send(request.header(reqwest::header::AUTHORIZATION, secret_header(&bearer)?)).await
+    pub async fn get_with_token(
+        &self,
+        url: &Url,
+        token: &AccessToken,
+        proof: Option<&DpopProof>,
+    ) -> Result<HttpAnswer, ProviderError> {
+        let scheme = if proof.is_some() { "DPoP" } else { "Bearer" };
+        let authorization = Zeroizing::new(format!("{scheme} {}", token.expose()));
+        let mut request = self.client(url).await?.get(url.clone()).timeout(CALL_TIMEOUT);
+        request = request.header(reqwest::header::AUTHORIZATION, secret_header(&authorization)?);
+        if let Some(proof) = proof {
+            request = request.header(DPOP, secret_header(proof.expose())?);
+        }
+        send(request).await
     }
 
     /// Fetches a public document, or learns that the one with this entity tag still stands (304).
@@ -141,8 +160,9 @@ async fn send(request: RequestBuilder) -> Result<HttpAnswer, ProviderError> {
     let retry_after = header(RETRY_AFTER).as_deref().and_then(retry_after);
     let date = header(DATE).as_deref().and_then(unix_seconds);
     let etag = header(ETAG);
+    let dpop_nonce = header(DPOP_NONCE).as_deref().and_then(Nonce::parse);
     let body = read_body(response).await?;
-    Ok(HttpAnswer { status, content_type, retry_after, date, etag, body })
+    Ok(HttpAnswer { status, content_type, retry_after, date, etag, dpop_nonce, body })
 }
 
 async fn read_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, ProviderError> {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dpop::ProofKey;
 use crate::secret::{AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
 use crate::tokens::{Granted, Narrow, TokenResponse};
 use authorization::{AuthorizationRequest, Front};
@@ -36,12 +37,15 @@ pub struct CodeExchange {
     pub redirect_uri: String,
     /// What the ID token must repeat; `None` when none was asked for.
     pub nonce: Option<String>,
+    /// What the tokens shall be bound to (RFC 9449).
+    pub key: Option<ProofKey>,
 }
 
 /// What a refresh is made of.
 pub struct RefreshRequest {
     pub refresh_token: RefreshToken,
     pub stored_secret: Option<ClientSecret>,
+    pub key: Option<ProofKey>,
     /// Whose session it is; empty when that is not known.
     pub sub: String,
     /// `None`: a token for all that the session may do.

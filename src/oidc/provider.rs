@@ -1,6 +1,7 @@
 //! An OAuth provider over HTTP.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,7 +20,10 @@ use super::push::{self, Pushed};
 use super::{CodeExchange, End, Provider, RefreshRequest, text, token};
 use crate::clock::Clock;
 use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
-use crate::secret::{AccessToken, ClientSecret, CodeVerifier, IdToken, RefreshToken, random_token};
+use crate::dpop::{Nonce, ProofKey, Target};
+use crate::secret::{
+    AccessToken, ClientSecret, CodeVerifier, DpopProof, IdToken, RefreshToken, random_token,
+};
 use crate::tokens::{Granted, TokenResponse};
 
 /// A session that could not be ended at the provider is tried again after this.
@@ -31,22 +35,46 @@ pub struct OAuthProvider {
     http: Arc<Http>,
     clock: Clock,
     resolver: Resolver,
+    /// What each origin wants to see in the next proof (RFC 9449 section 8).
+    nonces: Mutex<HashMap<String, Nonce>>,
 }
 
 impl OAuthProvider {
     #[must_use]
     pub fn new(config: Arc<OAuthConfig>, http: Arc<Http>, clock: Clock) -> Self {
         let resolver = Resolver::new(Arc::clone(&config), Arc::clone(&http), clock.clone());
-        Self { config, http, clock, resolver }
+        Self { config, http, clock, resolver, nonces: Mutex::default() }
     }
 
-    /// Posts with the client's authentication (RFC 6749 section 2.3.1): exactly one.
+    /// Posts with the client's authentication (RFC 6749 section 2.3.1), exactly one, and with a proof if there
+    /// is a key (RFC 9449 section 5).
     async fn post(
+        &self,
+        endpoints: &Endpoints,
+        url: &Url,
+        form: Vec<(&str, &str)>,
+        stored_secret: Option<ClientSecret>,
+        key: Option<&ProofKey>,
+        timeout: Duration,
+    ) -> Result<token::HttpAnswer, ProviderError> {
+        let again = key.map(|_| (form.clone(), stored_secret.clone()));
+        let answer = self.post_once(endpoints, url, form, stored_secret, key, timeout).await?;
+        match again {
+            // Once: a provider that is not content with its own nonce never will be.
+            Some((form, secret)) if token::wants_nonce(&answer) => {
+                self.post_once(endpoints, url, form, secret, key, timeout).await
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn post_once(
         &self,
         endpoints: &Endpoints,
         url: &Url,
         mut form: Vec<(&str, &str)>,
         stored_secret: Option<ClientSecret>,
+        key: Option<&ProofKey>,
         timeout: Duration,
     ) -> Result<token::HttpAnswer, ProviderError> {
         let auth = endpoints.client_auth;
@@ -73,7 +101,33 @@ impl OAuthProvider {
         if let Some(assertion) = &assertion {
             form.extend([("client_assertion_type", assertion::TYPE), ("client_assertion", assertion)]);
         }
-        self.http.post_form(url, basic.as_ref().map(|basic| basic.as_str()), &form, timeout).await
+        let basic = basic.as_ref().map(|basic| basic.as_str());
+        let proof = key.map(|key| self.prove(key, "POST", url, None)).transpose()?;
+        let answer = self.http.post_form(url, basic, proof.as_ref(), &form, timeout).await?;
+        if key.is_some() {
+            self.keep_nonce(url, &answer);
+        }
+        Ok(answer)
+    }
+
+    fn prove(
+        &self,
+        key: &ProofKey,
+        method: &str,
+        url: &Url,
+        token: Option<&AccessToken>,
+    ) -> Result<DpopProof, ProviderError> {
+        let nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+        let nonce = nonces.get(&url.origin().ascii_serialization());
+        let proof = key.prove(&Target::of(method, url), token, nonce, self.clock.now().wall.as_secs());
+        proof.map_err(|error| ProviderError::new(Class::Unreachable, error.to_string()))
+    }
+
+    fn keep_nonce(&self, url: &Url, answer: &token::HttpAnswer) {
+        if let Some(nonce) = &answer.dpop_nonce {
+            let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+            nonces.insert(url.origin().ascii_serialization(), nonce.clone());
+        }
     }
 
     async fn client_secret(
@@ -124,12 +178,13 @@ impl OAuthProvider {
         endpoints: &Endpoints,
         tokens: TokenResponse,
         nonce: Option<&str>,
+        key: Option<ProofKey>,
         date: Option<u64>,
     ) -> Result<Granted, ProviderError> {
         let identity = self.identity(endpoints, &tokens, nonce, date).await?;
-        let subject = self.name(endpoints, &tokens.access_token, identity.as_ref()).await;
+        let subject = self.name(endpoints, &tokens.access_token, key.as_ref(), identity.as_ref()).await;
         let sub = identity.map(|identity| identity.sub).unwrap_or_default();
-        Ok(Granted { tokens, sub, subject })
+        Ok(Granted { tokens, sub, subject, key })
     }
 
     /// Checks the ID token of a login. Without `openid` there is nothing that it could be held against.
@@ -175,9 +230,15 @@ impl OAuthProvider {
     }
 
     /// Who it is, for people: the configured profile, else the ID token, else userinfo.
-    async fn name(&self, endpoints: &Endpoints, token: &AccessToken, identity: Option<&Identity>) -> String {
+    async fn name(
+        &self,
+        endpoints: &Endpoints,
+        token: &AccessToken,
+        key: Option<&ProofKey>,
+        identity: Option<&Identity>,
+    ) -> String {
         if let Some(profile) = &self.config.profile
-            && let Some(document) = self.document(&profile.url, token).await
+            && let Some(document) = self.document(&profile.url, token, key).await
         {
             return name_in(&document, profile);
         }
@@ -186,7 +247,7 @@ impl OAuthProvider {
             return identity.name.clone();
         }
         let Some(userinfo) = &endpoints.userinfo else { return identity.name.clone() };
-        let document = self.document(userinfo, token).await.unwrap_or_default();
+        let document = self.document(userinfo, token, key).await.unwrap_or_default();
         // Another user's document is worse than none (OpenID Connect Core section 5.3.2).
         if document.get("sub").and_then(serde_json::Value::as_str) != Some(&identity.sub) {
             tracing::warn!("userinfo names no user or another one than the ID token; not used");
@@ -197,8 +258,20 @@ impl OAuthProvider {
         names.find(|name| !name.is_empty()).unwrap_or_else(|| identity.name.clone())
     }
 
-    async fn document(&self, url: &Url, access_token: &AccessToken) -> Option<serde_json::Value> {
-        match self.http.get_with_bearer(url, access_token.expose()).await {
+    async fn document(
+        &self,
+        url: &Url,
+        token: &AccessToken,
+        key: Option<&ProofKey>,
+    ) -> Option<serde_json::Value> {
+        let mut answer = self.ask_with_token(url, token, key).await;
+        // An API wants a nonce in words of its own (RFC 9449 section 9).
+        if key.is_some()
+            && matches!(&answer, Ok(answer) if answer.status == 401 && answer.dpop_nonce.is_some())
+        {
+            answer = self.ask_with_token(url, token, key).await;
+        }
+        match answer {
             Ok(answer) if answer.status == 200 => serde_json::from_slice(&answer.body).ok(),
             Ok(answer) => {
                 tracing::warn!(status = answer.status, "the profile could not be read");
@@ -209,6 +282,19 @@ impl OAuthProvider {
                 None
             }
         }
+    }
+
+    async fn ask_with_token(
+        &self,
+        url: &Url,
+        token: &AccessToken,
+        key: Option<&ProofKey>,
+    ) -> Result<token::HttpAnswer, ProviderError> {
+        let Some(key) = key else { return self.http.get_with_token(url, token, None).await };
+        let proof = self.prove(key, "GET", url, Some(token))?;
+        let answer = self.http.get_with_token(url, token, Some(&proof)).await?;
+        self.keep_nonce(url, &answer);
+        Ok(answer)
     }
 }
 
@@ -238,7 +324,7 @@ impl Provider for OAuthProvider {
             return Err(ProviderError::new(Class::Refused, "the provider takes no pushed requests any more"));
         };
         let form = request.parameters().collect();
-        let answer = self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await;
+        let answer = self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await;
         push::read(&answer.map_err(unspent)?)
     }
 
@@ -251,6 +337,8 @@ impl Provider for OAuthProvider {
         let verifier = self.config.pkce.then(random_token).transpose();
         let verifier = verifier.map_err(|error| ProviderError::new(Class::Refused, error.to_string()))?;
         let verifier = verifier.and_then(|verifier| CodeVerifier::parse(verifier).ok());
+        let key = self.config.dpop.then(ProofKey::generate).transpose();
+        let key = key.map_err(|error| ProviderError::new(Class::Refused, error.to_string()))?;
         let (scope, challenge) =
             (self.config.scopes.join(" "), verifier.as_ref().map(CodeVerifier::challenge));
         let max_age = self.config.max_age.map(|seconds| seconds.to_string());
@@ -265,8 +353,8 @@ impl Provider for OAuthProvider {
             form.push(("max_age", max_age));
         }
         form.extend(self.config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let answer = self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await;
-        device::read(&answer.map_err(unspent)?, url.scheme(), verifier).map(Some)
+        let answer = self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await;
+        device::read(&answer.map_err(unspent)?, url.scheme(), verifier, key).map(Some)
     }
 
     async fn poll_device(
@@ -283,18 +371,20 @@ impl Provider for OAuthProvider {
             if let Some(verifier) = &authorization.verifier {
                 form.push(("code_verifier", verifier.expose()));
             }
-            let answer = self.post(&endpoints, &endpoints.token, form, stored_secret, http::CALL_TIMEOUT);
+            let key = authorization.key.as_ref();
+            let answer =
+                self.post(&endpoints, &endpoints.token, form, stored_secret, key, http::CALL_TIMEOUT);
             Ok((answer.await?, endpoints))
         };
         let (answer, endpoints) = match asked.await {
             Ok(asked) => asked,
             Err(error) => return Polled::by_error(error),
         };
-        let tokens = match device::read_poll(&answer) {
+        let tokens = match device::read_poll(&answer, authorization.key.is_some()) {
             Ok(tokens) => tokens,
             Err(other) => return other,
         };
-        match self.granted(&endpoints, tokens, None, answer.date).await {
+        match self.granted(&endpoints, tokens, None, authorization.key.clone(), answer.date).await {
             Ok(granted) => Polled::Granted(Box::new(granted)),
             Err(error) => Polled::Failed(error),
         }
@@ -314,18 +404,20 @@ impl Provider for OAuthProvider {
         if let Some(verifier) = &exchange.verifier {
             form.push(("code_verifier", verifier.expose()));
         }
-        let answer = self.post(&endpoints, &endpoints.token, form, stored_secret, http::CALL_TIMEOUT).await?;
-        let tokens = token::read_answer(&answer).map_err(|error| self.explain(error))?;
+        let key = exchange.key.as_ref();
+        let answer =
+            self.post(&endpoints, &endpoints.token, form, stored_secret, key, http::CALL_TIMEOUT).await?;
+        let tokens = token::read_answer(&answer, key.is_some()).map_err(|error| self.explain(error))?;
         tracing::info!(
             members = token::contents(&answer),
             client_id = self.config.client_id,
             "a login's token answer"
         );
-        self.granted(&endpoints, tokens, exchange.nonce.as_deref(), answer.date).await
+        self.granted(&endpoints, tokens, exchange.nonce.as_deref(), exchange.key.clone(), answer.date).await
     }
 
     async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, ProviderError> {
-        let RefreshRequest { refresh_token, stored_secret, sub, narrow } = request;
+        let RefreshRequest { refresh_token, stored_secret, key, sub, narrow } = request;
         let endpoints = self.resolver.endpoints().await?;
         let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
         let scopes = self.config.scopes.join(" ");
@@ -340,9 +432,10 @@ impl Provider for OAuthProvider {
         } else if self.config.scope_on_refresh {
             form.push(("scope", &scopes));
         }
-        let answer =
-            self.post(&endpoints, &endpoints.token, form, stored_secret, http::REFRESH_TIMEOUT).await?;
-        let tokens = match token::read_answer(&answer) {
+        let answer = self
+            .post(&endpoints, &endpoints.token, form, stored_secret, key.as_ref(), http::REFRESH_TIMEOUT)
+            .await?;
+        let tokens = match token::read_answer(&answer, key.is_some()) {
             Err(error) if error.class == Class::Malformed => {
                 self.resolver.doubt().await;
                 return Err(error);
@@ -371,7 +464,7 @@ impl Provider for OAuthProvider {
                     (url, vec![("token", refresh_token.expose()), ("token_type_hint", "refresh_token")])
                 }
             };
-            self.post(&endpoints, url, form, stored_secret, http::CALL_TIMEOUT).await.map(Some)
+            self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await.map(Some)
         };
         match ended.await {
             Ok(None) => End::Impossible,

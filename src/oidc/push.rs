@@ -50,6 +50,7 @@ mod tests {
             retry_after: None,
             date: None,
             etag: None,
+            dpop_nonce: None,
             body: body.as_bytes().to_vec().into(),
         }
     }

@@ -7,6 +7,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::{Class, ProviderError};
 use super::text::clean;
+use crate::dpop::Nonce;
 use crate::secret::{AccessToken, IdToken, RefreshToken};
 use crate::tokens::{Lifetime, TokenResponse};
 
@@ -24,17 +25,20 @@ pub struct HttpAnswer {
     /// The provider's own clock (RFC 9110 section 6.6.1), in seconds since the Unix epoch.
     pub date: Option<u64>,
     pub etag: Option<String>,
+    /// For the next proof (RFC 9449 section 8).
+    pub dpop_nonce: Option<Nonce>,
     pub body: Zeroizing<Vec<u8>>,
 }
 
 /// Reads an answer to a token request (RFC 6749 sections 5.1 and 5.2). The JSON decides, not the
 /// status alone: some providers send errors with 200.
 ///
-/// Of members that appear twice the last one counts.
+/// Of members that appear twice the last one counts. `bound`: a token bound to our key was asked for
+/// (RFC 9449 section 5), and no other is taken.
 ///
 /// # Errors
 /// Every answer that is no usable token, sorted by [`classify`].
-pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> {
+pub fn read_answer(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, ProviderError> {
     let members = members(answer, "token endpoint")?;
     let string = |key: &str| members.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let refresh_token = string("refresh_token").and_then(|text| RefreshToken::parse(text).ok());
@@ -46,6 +50,17 @@ pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> 
         return Err(unusable(Class::Malformed, "the token endpoint's answer is not declared as JSON"));
     }
     match string("token_type") {
+        Some(kind) if bound && kind.eq_ignore_ascii_case("dpop") => {}
+        kind if bound => {
+            let kind = kind.map_or_else(|| "no type".to_owned(), |kind| format!("type {:?}", clean(kind)));
+            return Err(unusable(
+                Class::Refused,
+                &format!(
+                    "the provider issued a token of {kind}, bound to no key; switch DPoP on for this client there, \
+                     or remove `dpop = true`"
+                ),
+            ));
+        }
         None => tracing::warn!("the token endpoint named no token_type; taken as bearer"),
         Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(kind) => {
@@ -72,6 +87,16 @@ pub fn read_answer(answer: &HttpAnswer) -> Result<TokenResponse, ProviderError> 
         scope: scope(members.get("scope")),
         id_token: string("id_token").and_then(|text| IdToken::parse(text).ok()),
     })
+}
+
+/// Whether the same request is wanted again with the nonce that came along (RFC 9449 section 8); nothing
+/// was spent then.
+#[must_use]
+pub fn wants_nonce(answer: &HttpAnswer) -> bool {
+    let says_so = |members: Members| members.get("error").and_then(Value::as_str) == Some("use_dpop_nonce");
+    matches!(answer.status, 400 | 401)
+        && answer.dpop_nonce.is_some()
+        && Members::read(&answer.body).is_some_and(says_so)
 }
 
 /// What an answer holds, without any of it: the names of its members, and the numbers of those that are
@@ -178,7 +203,10 @@ pub fn classify(code: Option<&str>, status: u16) -> Class {
             _,
         ) => Class::SessionOver,
         (_, Some(class)) => class,
-        (Some("temporarily_unavailable" | "server_error" | "slow_down"), None) => Class::Unreachable,
+        // The last one is about a proof that came a moment too late: the next has a newer nonce.
+        (Some("temporarily_unavailable" | "server_error" | "slow_down" | "use_dpop_nonce"), None) => {
+            Class::Unreachable
+        }
         (Some(_), None) => Class::Refused,
         (None, None) if (400..500).contains(&status) => Class::Refused,
         (None, None) => Class::Malformed,
@@ -264,12 +292,13 @@ mod tests {
             retry_after: None,
             date: None,
             etag: None,
+            dpop_nonce: None,
             body: body.to_vec().into(),
         }
     }
 
     fn class_of(answer: &HttpAnswer) -> Option<Class> {
-        read_answer(answer).err().map(|error| error.class)
+        read_answer(answer, false).err().map(|error| error.class)
     }
 
     /// O: every row of the classification table.
@@ -336,6 +365,8 @@ mod tests {
             (200, r#"{"access_token":"a\r\nb","token_type":"Bearer"}"#.into(), Class::Malformed),
             // C9, J6.
             (200, r#"{"access_token":"a","token_type":"DPoP"}"#.into(), Class::Refused),
+            (400, r#"{"error":"use_dpop_nonce"}"#.into(), Class::Unreachable),
+            (400, r#"{"error":"invalid_dpop_proof"}"#.into(), Class::Refused),
             (200, r#"{"access_token":"a","token_type":"mac"}"#.into(), Class::Refused),
         ];
         for (status, body, class) in rows {
@@ -354,7 +385,7 @@ mod tests {
 
     fn expires(raw: &str) -> Lifetime {
         let body = format!(r#"{{"access_token":"a","token_type":"bearer","expires_in":{raw}}}"#);
-        read_answer(&json(200, &body)).unwrap().expires_in
+        read_answer(&json(200, &body), false).unwrap().expires_in
     }
 
     /// C10, M3, M4, M5, K7.
@@ -379,7 +410,7 @@ mod tests {
         ] {
             assert_eq!(expires(raw), lifetime, "{raw}");
         }
-        let missing = read_answer(&json(200, r#"{"access_token":"a","expires_at":1}"#)).unwrap();
+        let missing = read_answer(&json(200, r#"{"access_token":"a","expires_at":1}"#), false).unwrap();
         assert_eq!(missing.expires_in, Lifetime::Unknown);
     }
 
@@ -395,14 +426,18 @@ mod tests {
             (r#""x":1"#, Lifetime::Unknown),
         ] {
             let body = format!(r#"{{"access_token":"a","token_type":"Bearer",{member}}}"#);
-            assert_eq!(read_answer(&json(200, &body)).unwrap().refresh_expires_in, lifetime, "{member}");
+            assert_eq!(
+                read_answer(&json(200, &body), false).unwrap().refresh_expires_in,
+                lifetime,
+                "{member}"
+            );
         }
     }
 
     /// C9, C11, C12, D1, M7.
     #[test]
     fn members_come_in_many_shapes() {
-        let read = |body: &str| read_answer(&json(200, body)).unwrap();
+        let read = |body: &str| read_answer(&json(200, body), false).unwrap();
         assert!(
             read(r#"{"access_token":"a","token_type":"BEARER","refresh_token":""}"#).refresh_token.is_none()
         );
@@ -430,8 +465,9 @@ mod tests {
     /// M8: what can still be saved is saved.
     #[test]
     fn a_rotated_refresh_token_is_salvaged_from_an_unusable_answer() {
-        let error =
-            read_answer(&json(200, r#"{"access_token":"","refresh_token":"canary-r"}"#)).err().unwrap();
+        let error = read_answer(&json(200, r#"{"access_token":"","refresh_token":"canary-r"}"#), false)
+            .err()
+            .unwrap();
         assert_eq!(error.salvaged.as_ref().map(RefreshToken::expose), Some("canary-r"));
     }
 
@@ -447,7 +483,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_makes_the_parser_panic(status in 100_u16..700, body in any::<Vec<u8>>()) {
-            let _ = read_answer(&typed(status, "application/json", &body));
+            let _ = read_answer(&typed(status, "application/json", &body), false);
         }
 
         #[test]
@@ -460,7 +496,7 @@ mod tests {
                 "error": error, "error_description": format!("{text} {token}"), "expires_in": expires,
                 "access_token": token, "refresh_token": token, "scope": scope,
             }).to_string();
-            if let Err(error) = read_answer(&json(status, &body)) {
+            if let Err(error) = read_answer(&json(status, &body), false) {
                 prop_assert!(!error.message.contains("canary-"));
             }
         }

@@ -209,6 +209,7 @@ mod tests {
             client_id: "app".into(),
             scope: "a b".into(),
             subject: "Ayu Ä".into(),
+            key: None,
             sub: String::new(),
             obtained_at: 1,
             obtained_boot: 1,

@@ -228,7 +228,8 @@ impl Rig {
             budget: Arc::default(),
             busy: Busy::default(),
         });
-        let granted = Granted { tokens: provider.issue(), sub: String::new(), subject: "ayu".into() };
+        let granted =
+            Granted { tokens: provider.issue(), sub: String::new(), subject: "ayu".into(), key: None };
         assert!(session.logged_in(granted, Asked::at(&clock.now())).await.unwrap(), "saved");
         Self { session, provider, store, clock, time }
     }
@@ -368,6 +369,7 @@ fn policy() -> Policy {
         keep_alive: KeepAlive::Always,
         audience_by: None,
         min_validity: None,
+        dpop: false,
         boot_id: "b".into(),
         machine: "m".into(),
         phase: 0.5,
@@ -398,6 +400,7 @@ fn config() -> OAuthConfig {
         response_mode: ResponseMode::Query,
         pkce: true,
         par: true,
+        dpop: false,
         max_age: None,
         extra_params: std::collections::BTreeMap::new(),
         scope_on_refresh: false,

@@ -8,6 +8,7 @@ use super::handle::SessionHandle;
 use super::text;
 use crate::clock::{BootTime, Clock};
 use crate::config::{OAuthConfig, RedirectUri};
+use crate::dpop::ProofKey;
 use crate::login::loopback::Listener;
 use crate::login::{Flow, LoginOptions};
 use crate::oidc::Provider;
@@ -120,9 +121,13 @@ impl<P: Provider> Begin<P> {
         options: &LoginOptions,
     ) -> Result<Authorized, Error> {
         let account = self.session.account().as_str();
+        let failed = |why: &str| Error::LoginFailed(text::login_not_started(account, why));
         let push = front.push;
-        let request = AuthorizationRequest::new(&self.config, front, redirect_uri, options.prompt.as_deref())
-            .map_err(|error| Error::LoginFailed(text::login_not_started(account, &error.to_string())))?;
+        let key = self.config.dpop.then(ProofKey::generate).transpose();
+        let key = key.map_err(|error| failed(&error.to_string()))?;
+        let request =
+            AuthorizationRequest::new(&self.config, front, redirect_uri, options.prompt.as_deref(), key)
+                .map_err(|error| failed(&error.to_string()))?;
         let secret = match push {
             Push::No => None,
             Push::Required => Some(self.secret().await?),

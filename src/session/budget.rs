@@ -118,6 +118,7 @@ mod tests {
         RefreshOrder {
             refresh_token: RefreshToken::parse("canary-r").unwrap(),
             client_secret: None,
+            key: None,
             sub: String::new(),
             narrow: None,
             urgency,

@@ -87,6 +87,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
             let refresh = provider.refresh(RefreshRequest {
                 refresh_token: order.refresh_token,
                 stored_secret: order.client_secret,
+                key: order.key,
                 sub: order.sub,
                 narrow: order.narrow,
             });

@@ -276,6 +276,7 @@ impl Session {
         let mut live = Live::from_login(granted.tokens, asked, &self.policy.scope, jitter);
         live.subject = granted.subject;
         live.sub = granted.sub;
+        live.key = granted.key;
         let trouble = dead_trouble(live.dead_in_row, now);
         self.live = Some(live);
         self.leaving = false;

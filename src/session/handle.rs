@@ -11,7 +11,7 @@ use super::state::{Answer, Heirloom, Reply, TokenOptions, TokenReply};
 use super::view::View;
 use super::warm::Warm;
 use crate::account::AccountName;
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::login::{Attempt, LoginOptions};
 use crate::oidc::error::ProviderError;
 use crate::secret::{ClientSecret, PersonalToken};
@@ -171,6 +171,11 @@ impl SessionHandle {
     pub async fn logged_in(&self, granted: Granted, asked: Asked) -> Result<bool, Error> {
         let answer = self.command(|reply| Command::LoggedIn(Box::new((granted, asked)), reply)).await?;
         Ok(matches!(answer?, Reply::Flag(true)))
+    }
+
+    /// The time by the session's clock.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
     }
 
     pub(crate) fn account(&self) -> &AccountName {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::narrow::NarrowTokens;
 use super::schedule::{self, ASSUMED_LIFETIME, Jitter, SAME_DEADLINE};
 use crate::clock::{BootTime, Now};
+use crate::dpop::ProofKey;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::store::SessionRecord;
 use crate::tokens::{Granted, Lifetime, Narrow, TokenResponse};
@@ -24,6 +25,8 @@ pub(super) struct Live {
     pub(super) scope: String,
     pub(super) subject: String,
     pub(super) sub: String,
+    /// What its tokens are bound to.
+    pub(super) key: Option<ProofKey>,
     /// Just before the request that brought the tokens.
     pub(super) obtained: BootTime,
     pub(super) obtained_wall: u64,
@@ -107,6 +110,7 @@ impl Live {
             scope: requested_scope.to_owned(),
             subject: String::new(),
             sub: String::new(),
+            key: None,
             obtained: asked.at,
             obtained_wall: asked.wall,
             lifetime: None,
@@ -143,6 +147,7 @@ impl Live {
             scope: record.scope.clone(),
             subject: record.subject.clone(),
             sub: record.sub.clone(),
+            key: record.key.clone(),
             obtained,
             obtained_wall: record.obtained_at,
             lifetime,

@@ -130,7 +130,8 @@ impl Session {
     ) -> Option<Effect> {
         let live = self.live.as_ref()?;
         let refresh_token = live.refresh_token.clone()?;
-        let (sub, left) = (live.sub.clone(), live.ends().map(|ends| ends.since(now.boot)));
+        let (sub, key, left) =
+            (live.sub.clone(), live.key.clone(), live.ends().map(|ends| ends.since(now.boot)));
         if narrow.is_some() && !self.narrow_bucket.take(now.boot) {
             return None;
         }
@@ -160,6 +161,7 @@ impl Session {
         Some(Effect::Refresh(RefreshOrder {
             refresh_token,
             client_secret: self.client_secret.clone(),
+            key,
             sub,
             narrow,
             urgency,
@@ -183,6 +185,7 @@ impl Session {
                 scope: live.scope.clone(),
                 subject: live.subject.clone(),
                 sub: live.sub.clone(),
+                key: live.key.clone(),
                 obtained_at: live.obtained_wall,
                 obtained_boot: live.obtained.since_boot().as_secs(),
                 // One from before this boot has no other time than the wall's.
@@ -418,6 +421,7 @@ impl Session {
             subject: live.subject.clone(),
             token_id: grant.id.clone(),
             personal: false,
+            key: live.key.clone(),
         }
     }
 
@@ -437,6 +441,7 @@ impl Session {
                     scope: String::new(),
                     subject: String::new(),
                     personal: true,
+                    key: None,
                 }))
             }
             (None, StoreState::Closed { error, .. }) => Err(text::store_closed(account, error)),

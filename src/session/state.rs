@@ -15,6 +15,7 @@ use super::schedule::Bucket;
 use super::text;
 use crate::clock::{BootTime, Now};
 use crate::config::{AudienceBy, KeepAlive};
+use crate::dpop::ProofKey;
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::Note;
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
@@ -37,6 +38,8 @@ pub struct Policy {
     pub keep_alive: KeepAlive,
     pub audience_by: Option<AudienceBy>,
     pub min_validity: Option<Duration>,
+    /// The session has a key, and its tokens are bound to it (RFC 9449).
+    pub dpop: bool,
     pub boot_id: String,
     pub machine: String,
     /// From 0 to 1, drawn for each session: what comes to all of them at once they do one after another.
@@ -67,6 +70,8 @@ pub struct TokenReply {
     pub subject: String,
     pub token_id: String,
     pub personal: bool,
+    /// What the token is bound to.
+    pub key: Option<ProofKey>,
 }
 
 /// What a request is answered with when it succeeds.
@@ -112,6 +117,7 @@ pub(super) enum Effect {
 pub(super) struct RefreshOrder {
     pub refresh_token: RefreshToken,
     pub client_secret: Option<ClientSecret>,
+    pub key: Option<ProofKey>,
     /// Whose session it is; empty when that is not known.
     pub sub: String,
     /// `None`: for the session's own token.
@@ -348,7 +354,8 @@ impl Session {
 
     /// Takes over its predecessor's session, if it is the same client's.
     pub(super) fn inherit(&mut self, heirloom: Heirloom) {
-        if heirloom.issuer == self.policy.issuer && heirloom.client_id == self.policy.client_id {
+        let bound = heirloom.live.as_ref().is_none_or(|live| live.key.is_some() == self.policy.dpop);
+        if heirloom.issuer == self.policy.issuer && heirloom.client_id == self.policy.client_id && bound {
             // What narrower tokens there may be is for the new configuration to say.
             self.live = heirloom.live.map(|live| Live { narrow: NarrowTokens::default(), ..live });
             self.ended = heirloom.ended;

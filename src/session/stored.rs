@@ -65,7 +65,8 @@ impl Session {
         Some(Effect::EndSession { refresh_token, client_secret })
     }
 
-    /// Takes a stored session, unless it is another client's or another host's (F9, D13).
+    /// Takes a stored session, unless it is another client's another host's, or bound otherwise than
+    /// configured (F9, D13, J6).
     pub(super) fn adopt(&mut self, record: &SessionRecord, now: &Now) {
         let account = &self.policy.account;
         if record.issuer != self.policy.issuer || record.client_id != self.policy.client_id {
@@ -74,6 +75,9 @@ impl Session {
         } else if record.machine != self.policy.machine {
             let message = text::other_host(account);
             self.ended = Some(Ended { by_provider: false, reason: "other-host", message });
+        } else if record.key.is_some() != self.policy.dpop {
+            let message = text::otherwise_bound(account);
+            self.ended = Some(Ended { by_provider: false, reason: "dpop-changed", message });
         } else {
             self.live = Some(Live::from_record(record, &self.policy.boot_id, now));
             self.ended = None;

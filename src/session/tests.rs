@@ -13,6 +13,7 @@ use super::state::{Effect, Policy, RefreshOrder, Reply, RequestId, Session, Toke
 use super::view::AccountState;
 use crate::clock::{BootTime, Now};
 use crate::config::KeepAlive;
+use crate::dpop::ProofKey;
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::{Note, Recalled, Unsaved, fingerprint};
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
@@ -39,6 +40,7 @@ fn policy() -> Policy {
         keep_alive: KeepAlive::Always,
         audience_by: None,
         min_validity: None,
+        dpop: false,
         boot_id: "this-boot".into(),
         machine: "this-machine".into(),
         phase: 0.5,
@@ -108,7 +110,8 @@ impl Rig {
         let response = self.response(access, refresh);
         let id = self.id();
         let asked = Asked::at(&self.now);
-        let granted = Granted { tokens: response, sub: self.sub.to_owned(), subject: "ayu".into() };
+        let granted =
+            Granted { tokens: response, sub: self.sub.to_owned(), subject: "ayu".into(), key: None };
         let effects = self.session.logged_in(id, granted, &asked, &self.now, J);
         self.take(effects);
         id.0
@@ -294,6 +297,7 @@ fn secret_only() -> Loaded {
 
 fn stored(refresh_token: &str, sequence: u64) -> Loaded {
     let session = Some(SessionRecord {
+        key: None,
         sub: String::new(),
         refresh_token: RefreshToken::parse(refresh_token).unwrap(),
         issuer: "https://id.example".into(),
@@ -817,6 +821,7 @@ fn another_clients_or_machines_session_is_never_used() {
         ((|record| record.client_id = "other".into()) as fn(&mut SessionRecord), "other-client"),
         (|record| record.issuer = "https://other.example".into(), "other-client"),
         (|record| record.machine = "other".into(), "other-host"),
+        (|record| record.key = ProofKey::generate().ok(), "dpop-changed"),
     ] {
         let mut loaded = stored("canary-r1", 4);
         edit(loaded.session.as_mut().unwrap());
@@ -1072,7 +1077,7 @@ fn a_session_without_a_stated_end_is_renewed_weekly() {
     let mut tokens = rig.response(300, 1800);
     tokens.refresh_expires_in = Lifetime::Unknown;
     let (id, asked) = (rig.id(), Asked::at(&rig.now));
-    let granted = Granted { tokens, sub: "u1".into(), subject: "ayu".into() };
+    let granted = Granted { tokens, sub: "u1".into(), subject: "ayu".into(), key: None };
     let effects = rig.session.logged_in(id, granted, &asked, &rig.now, J);
     rig.take(effects);
     rig.wait(700);

@@ -212,6 +212,10 @@ pub(super) fn other_host(account: &str) -> String {
     format!("the stored session of {account:?} belongs to another machine")
 }
 
+pub(super) fn otherwise_bound(account: &str) -> String {
+    format!("the stored session of {account:?} is from before `dpop` was changed in its configuration")
+}
+
 pub(super) fn session_ends(ends_wall: u64) -> String {
     format!(
         "the provider ends this session at {} whatever is done; log in again before",

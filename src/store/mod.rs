@@ -46,6 +46,7 @@ impl ItemKind {
 
 /// A secret on its way into the store.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "one lives for a call, and mostly it is the largest")]
 pub enum Item {
     Session(SessionRecord),
     ClientSecret(ClientSecret),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Item, ItemKind};
+use crate::dpop::ProofKey;
 use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
 
 /// The only version that exists. An item that says another one is left untouched.
@@ -21,6 +22,8 @@ pub struct SessionRecord {
     pub subject: String,
     /// The issuer's identifier of that user; empty without an ID token.
     pub sub: String,
+    /// What the tokens are bound to (RFC 9449).
+    pub key: Option<ProofKey>,
     /// When the tokens were asked for, in seconds since the Unix epoch.
     pub obtained_at: u64,
     /// The same moment in seconds since the boot named by `boot_id`.
@@ -111,6 +114,8 @@ struct Wire<'a> {
     subject: std::borrow::Cow<'a, str>,
     #[serde(default)]
     sub: std::borrow::Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    dpop_key: std::borrow::Cow<'a, str>,
     obtained_at: u64,
     #[serde(default)]
     obtained_boot: u64,
@@ -141,6 +146,7 @@ impl SessionRecord {
             scope: self.scope.as_str().into(),
             subject: self.subject.as_str().into(),
             sub: self.sub.as_str().into(),
+            dpop_key: self.key.as_ref().map_or("", ProofKey::stored).into(),
             obtained_at: self.obtained_at,
             obtained_boot: self.obtained_boot,
             boot_id: self.boot_id.as_str().into(),
@@ -148,8 +154,15 @@ impl SessionRecord {
             machine: self.machine.as_str().into(),
             sequence: self.sequence,
         };
-        let texts =
-            [&wire.refresh_token, &wire.issuer, &wire.client_id, &wire.scope, &wire.subject, &wire.sub];
+        let texts = [
+            &wire.refresh_token,
+            &wire.issuer,
+            &wire.client_id,
+            &wire.scope,
+            &wire.subject,
+            &wire.sub,
+            &wire.dpop_key,
+        ];
         one_line(&wire, texts.iter().map(|text| text.len()).sum())
     }
 
@@ -162,6 +175,10 @@ impl SessionRecord {
         let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| UnreadableRecord::Broken)?;
         let refresh_token =
             RefreshToken::parse(wire.refresh_token.into_owned()).map_err(|_| UnreadableRecord::Broken)?;
+        let key = match Zeroizing::new(wire.dpop_key.into_owned()) {
+            none if none.is_empty() => None,
+            stored => Some(ProofKey::from_stored(stored).map_err(|_| UnreadableRecord::Broken)?),
+        };
         Ok(Self {
             refresh_token,
             issuer: wire.issuer.into_owned(),
@@ -169,6 +186,7 @@ impl SessionRecord {
             scope: wire.scope.into_owned(),
             subject: wire.subject.into_owned(),
             sub: wire.sub.into_owned(),
+            key,
             obtained_at: wire.obtained_at,
             obtained_boot: wire.obtained_boot,
             boot_id: wire.boot_id.into_owned(),
@@ -193,6 +211,7 @@ mod tests {
             scope: scope.into(),
             subject: subject.into(),
             sub: "u1".into(),
+            key: None,
             obtained_at: 1_790_000_000,
             obtained_boot: 77,
             boot_id: "b".into(),
@@ -230,6 +249,21 @@ mod tests {
             };
             prop_assert_eq!(read.expose(), text);
         }
+    }
+
+    /// J5: one without a key is what every record was before.
+    #[test]
+    fn a_record_keeps_its_key_and_one_without_says_nothing_of_it() {
+        let key = ProofKey::generate().unwrap();
+        let bound = SessionRecord { key: Some(key.clone()), ..record("", "") };
+        let read = SessionRecord::from_json(&bound.to_json()).unwrap();
+        assert_eq!(read.key.map(|key| key.thumbprint()), Some(key.thumbprint()));
+
+        let plain = record("", "").to_json();
+        assert!(!plain.contains("dpop_key"));
+        assert!(SessionRecord::from_json(&plain).unwrap().key.is_none());
+        let broken = plain.replace("\"sub\"", "\"dpop_key\":\"AAAA\",\"sub\"");
+        assert_eq!(SessionRecord::from_json(&broken).err(), Some(UnreadableRecord::Broken));
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl Naive {
         let refresh = self.port.refresh(RefreshRequest {
             refresh_token: tokens.refresh.clone(),
             stored_secret: None,
+            key: None,
             sub: String::new(),
             narrow: None,
         });
@@ -128,6 +129,7 @@ impl Naive {
             client_id: "app".into(),
             scope: String::new(),
             subject: String::new(),
+            key: None,
             sub: String::new(),
             obtained_at: 0,
             obtained_boot: 0,

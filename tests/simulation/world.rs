@@ -754,7 +754,7 @@ impl World {
         let tokens = self.model().log_in(account, now);
         self.report().logins += 1;
         self.trace(|| format!("account {account} logs in"));
-        let granted = Granted { tokens, sub: String::new(), subject: "ayu".into() };
+        let granted = Granted { tokens, sub: String::new(), subject: "ayu".into(), key: None };
         if !broker.log_in(granted, asked).await {
             self.excuse_what_is_lost(account, "the process died before its save");
         }

@@ -10,6 +10,7 @@ mod client_key;
 mod contract;
 mod direct;
 mod documents;
+mod dpop;
 mod flows;
 mod lifecycle;
 mod login;

@@ -527,6 +527,7 @@ fn account() -> AccountName {
 
 fn record(token: &str, sequence: u64) -> SessionRecord {
     SessionRecord {
+        key: None,
         sub: String::new(),
         refresh_token: RefreshToken::parse(format!("canary-{token}")).unwrap(),
         issuer: "https://id.example".into(),

@@ -10,7 +10,7 @@ use crate::cli::broker::text;
 use crate::cli::failure::Failure;
 
 /// How a token is printed.
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum Format {
     /// The token alone.
     #[default]
@@ -27,6 +27,8 @@ pub(in crate::cli) enum Format {
     Xoauth2,
     /// What kubectl's exec plugins answer.
     ExecCredential,
+    /// Both headers of one request, METHOD URL, for an account with dpop = true; for curl --header @-.
+    Dpop,
 }
 
 impl Format {
@@ -35,6 +37,7 @@ impl Format {
         self,
         token: Token,
         user: Option<&str>,
+        proof: Option<&str>,
     ) -> Result<Zeroizing<String>, Failure> {
         let (token, expires_at, details) = token;
         let token = Zeroizing::new(token);
@@ -55,6 +58,12 @@ impl Format {
                 let response = format!("user={user}\x01auth=Bearer {}\x01\x01", *token);
                 STANDARD.encode(Zeroizing::new(response).as_bytes())
             }
+            Self::Dpop => match proof {
+                Some(proof) => format!("Authorization: {scheme} {}\nDPoP: {proof}", *token),
+                None => {
+                    return Err(Failure::usage("--format dpop is for one request; add its METHOD and URL"));
+                }
+            },
             Self::ExecCredential => {
                 exec_credential(&token, expires_at, std::env::var("KUBERNETES_EXEC_INFO").ok().as_deref())?
             }
@@ -129,7 +138,7 @@ mod tests {
     }
 
     fn written(format: Format, text: &str, user: Option<&str>) -> String {
-        format.write(token(text), user).ok().unwrap().to_string()
+        format.write(token(text), user, None).ok().unwrap().to_string()
     }
 
     #[test]
@@ -149,7 +158,7 @@ mod tests {
         assert_eq!(named, "user=me@example.com\x01auth=Bearer abc\x01\x01");
         assert_eq!(by_default, "user=robin\x01auth=Bearer abc\x01\x01");
         for bad in ["", "a\x01auth=Bearer other"] {
-            assert!(Format::Xoauth2.write(token("abc"), Some(bad)).is_err(), "{bad:?}");
+            assert!(Format::Xoauth2.write(token("abc"), Some(bad), None).is_err(), "{bad:?}");
         }
     }
 

@@ -16,12 +16,14 @@ use crate::clock::Clock;
 use sessions::Sessions;
 
 mod client;
+mod dpop;
 mod fault;
 mod keys;
 mod page;
 mod server;
 mod sessions;
 
+pub use dpop::Dpop;
 pub use fault::Fault;
 
 /// The realm's path, as the first provider has it.
@@ -52,6 +54,8 @@ pub struct Settings {
     pub apis: Vec<String>,
     /// Offers and takes pushed authorization requests, and refuses others if they must be pushed.
     pub push: Push,
+    /// Whether tokens are bound to a key of the client's (RFC 9449).
+    pub dpop: Dpop,
     /// Seconds between the polls of a device code.
     pub device_interval: u64,
     /// Seconds that a pushed request waits for its browser.
@@ -82,6 +86,7 @@ impl Default for Settings {
             granted_scope: None,
             apis: vec!["inventory".to_owned(), "https://api.sandbox.example/".to_owned()],
             push: Push::No,
+            dpop: Dpop::No,
             device_interval: 1,
             push_lifetime: 60,
             device_lifetime: Duration::from_secs(600),
@@ -144,6 +149,7 @@ struct State {
     sessions: Sessions,
     /// The names of the assertions that were used.
     assertions: std::collections::HashSet<String>,
+    proofs: dpop::Proofs,
     seen: Vec<Seen>,
     /// For the next token requests, in order.
     faults: std::collections::VecDeque<Fault>,

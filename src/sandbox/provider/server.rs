@@ -18,9 +18,12 @@ use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
 use super::client::authenticated;
+use super::dpop::{Dpop, Refused, Request as Proved};
 use super::sessions::{Authorization, Narrow, Refusal};
 use super::{Fault, Push, REALM, Seen, Shared, fault, page};
 
+/// What the proofs of token requests must hold.
+const NONCE: &str = "canary-nonce";
 const MAX_BODY: usize = 1024 * 1024;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -112,6 +115,7 @@ fn authorize(shared: &Shared, seen: &Seen) -> Answer {
         form_post: seen.parameter("response_mode") == "form_post",
         device_code: String::new(),
         max_age: !seen.parameter("max_age").is_empty(),
+        key: seen.parameter("dpop_jkt").to_owned(),
     };
     let pkce = seen.parameter("code_challenge_method") == "S256" || authorization.code_challenge.is_empty();
     if seen.parameter("response_type") != "code" || !pkce {
@@ -272,7 +276,11 @@ async fn token(shared: &Shared, seen: &Seen) -> Answer {
     }
     let (status, mut body) = served;
     fault::merge(&mut body, &patch);
-    Ok(response(status, "application/json", Value::Object(body).to_string().into()))
+    let mut answer = response(status, "application/json", Value::Object(body).to_string().into());
+    if shared.state().settings.dpop == Dpop::WithNonce {
+        answer.headers_mut().insert("dpop-nonce", HeaderValue::from_static(NONCE));
+    }
+    Ok(answer)
 }
 
 fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>) {
@@ -283,20 +291,43 @@ fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>)
         let refusal = ("unauthorized_client", "Invalid client or Invalid client credentials");
         return refused(StatusCode::UNAUTHORIZED, refusal);
     }
+    let proof = Proved {
+        method: "POST",
+        uri: &format!("{}{}", shared.base, seen.path),
+        access_token: None,
+        nonce: (settings.dpop == Dpop::WithNonce).then_some(NONCE),
+        now: now.wall.as_secs(),
+    };
+    let key = match settings.dpop {
+        Dpop::No => Ok(String::new()),
+        Dpop::Required | Dpop::WithNonce => state.proofs.check(seen.header("dpop"), &proof),
+    };
+    let key = match key {
+        Ok(key) => key,
+        Err(Refused::Nonce) => {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                ("use_dpop_nonce", "Authorization server requires nonce"),
+            );
+        }
+        Err(Refused::Proof) => {
+            return refused(StatusCode::BAD_REQUEST, ("invalid_dpop_proof", "DPoP proof is not valid"));
+        }
+    };
     let issued = match seen.parameter("grant_type") {
         "authorization_code" => {
             let (code, verifier) = (seen.parameter("code"), seen.parameter("code_verifier"));
-            state.sessions.exchange(code, seen.parameter("redirect_uri"), verifier, &settings, &now)
+            state.sessions.exchange(code, seen.parameter("redirect_uri"), (verifier, &key), &settings, &now)
         }
         "urn:ietf:params:oauth:grant-type:device_code" => {
             let (code, verifier) = (seen.parameter("device_code"), seen.parameter("code_verifier"));
-            state.sessions.poll_device(code, verifier, &settings, &now)
+            state.sessions.poll_device(code, (verifier, &key), &settings, &now)
         }
         "refresh_token" => {
             let apis = ["audience", "resource"].map(|name| seen.parameter(name));
             let api = apis.into_iter().find(|api| !api.is_empty()).unwrap_or_default();
             let narrow = Narrow { scope: seen.parameter("scope"), api };
-            state.sessions.refresh(seen.parameter("refresh_token"), &narrow, &settings, &now)
+            state.sessions.refresh(seen.parameter("refresh_token"), &narrow, &key, &settings, &now)
         }
         _ => Err(("unsupported_grant_type", "Unsupported grant_type")),
     };
@@ -377,10 +408,7 @@ fn keys(shared: &Shared) -> Response<Body> {
 
 /// OpenID Connect Core section 5.3.
 fn userinfo(shared: &Shared, seen: &Seen) -> Response<Body> {
-    let token = seen.header(AUTHORIZATION.as_str()).strip_prefix("Bearer ").unwrap_or_default();
-    let now = shared.clock.now();
-    let state = shared.state();
-    let (status, body) = match state.sessions.user_of(token, &now) {
+    let (status, body) = match user(shared, seen) {
         Some(user) => (StatusCode::OK, json!({ "sub": format!("id-of-{user}"), "preferred_username": user })),
         None => (StatusCode::UNAUTHORIZED, json!({ "error": "invalid_token" })),
     };
@@ -388,16 +416,39 @@ fn userinfo(shared: &Shared, seen: &Seen) -> Response<Body> {
 }
 
 fn profile(shared: &Shared, seen: &Seen) -> Response<Body> {
-    let token = seen.header(AUTHORIZATION.as_str()).strip_prefix("Bearer ").unwrap_or_default();
-    let now = shared.clock.now();
-    let state = shared.state();
-    let (status, body) = match state.sessions.user_of(token, &now) {
+    let (status, body) = match user(shared, seen) {
         Some(user) => {
             (StatusCode::OK, json!({ "username": user, "name": user, "login": user, "display_name": user }))
         }
         None => (StatusCode::UNAUTHORIZED, json!({ "error": "invalid_token" })),
     };
     response(status, "application/json", body.to_string().into())
+}
+
+/// Who calls an API: a token that is bound to a key counts with a proof only (RFC 9449 section 7).
+fn user(shared: &Shared, seen: &Seen) -> Option<String> {
+    let now = shared.clock.now();
+    let (scheme, token) = seen.header(AUTHORIZATION.as_str()).split_once(' ')?;
+    let mut state = shared.state();
+    let bound = state.sessions.key_of(token)?.to_owned();
+    if bound.is_empty() != (scheme == "Bearer") {
+        return None;
+    }
+    if !bound.is_empty() {
+        let uri = format!("{}{}", shared.base, seen.path);
+        let request = Proved {
+            method: &seen.method,
+            uri: &uri,
+            access_token: Some(token),
+            nonce: None,
+            now: now.wall.as_secs(),
+        };
+        let made_by = state.proofs.check(seen.header("dpop"), &request).ok()?;
+        if scheme != "DPoP" || made_by != bound {
+            return None;
+        }
+    }
+    state.sessions.user_of(token, &now).map(str::to_owned)
 }
 
 fn canned(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Answer {

@@ -27,6 +27,8 @@ pub(super) struct Authorization {
     /// The device code that waits for the answer; empty in the code flow.
     pub(super) device_code: String,
     pub(super) max_age: bool,
+    /// The thumbprint of the key that tokens are bound to; empty: none.
+    pub(super) key: String,
 }
 
 #[derive(Default)]
@@ -144,7 +146,7 @@ impl Sessions {
     pub(super) fn poll_device(
         &mut self,
         device_code: &str,
-        verifier: &str,
+        proofs: (&str, &str),
         settings: &Settings,
         now: &Now,
     ) -> Result<Map<String, Value>, Refusal> {
@@ -163,14 +165,15 @@ impl Sessions {
             Some(true) => {}
         }
         let device = self.devices.remove(device_code).ok_or(UNKNOWN)?;
-        self.begin(device.authorization, verifier, settings, now).map(|(_, answer)| answer)
+        self.begin(device.authorization, proofs, settings, now).map(|(_, answer)| answer)
     }
 
-    /// A session for what the user has granted, to whoever has the verifier (RFC 7636 section 4.6).
+    /// A session for what the user has granted, to whoever has the verifier (RFC 7636 section 4.6), and the key
+    /// that was named ahead (RFC 9449 section 10).
     fn begin(
         &mut self,
-        authorization: Authorization,
-        verifier: &str,
+        mut authorization: Authorization,
+        (verifier, key): (&str, &str),
         settings: &Settings,
         now: &Now,
     ) -> Result<(String, Map<String, Value>), Refusal> {
@@ -178,6 +181,10 @@ impl Sessions {
         if !authorization.code_challenge.is_empty() && authorization.code_challenge != challenge {
             return Err(("invalid_grant", "PKCE verification failed"));
         }
+        if !authorization.key.is_empty() && authorization.key != key {
+            return Err(("invalid_grant", "DPoP proof key is not the one named ahead"));
+        }
+        key.clone_into(&mut authorization.key);
         let id = random_token().map_err(|_| NO_RANDOMNESS)?;
         let scope = settings.granted_scope.clone().unwrap_or_else(|| authorization.scope.clone());
         let session = Session { login: authorization, scope, refresh_token: String::new(), ends: now.boot };
@@ -198,7 +205,7 @@ impl Sessions {
         &mut self,
         code: &str,
         redirect_uri: &str,
-        verifier: &str,
+        proofs: (&str, &str),
         settings: &Settings,
         now: &Now,
     ) -> Result<Map<String, Value>, Refusal> {
@@ -212,7 +219,7 @@ impl Sessions {
         if authorization.redirect_uri != redirect_uri {
             return Err(("invalid_grant", "Incorrect redirect_uri"));
         }
-        let (id, answer) = self.begin(authorization, verifier, settings, now)?;
+        let (id, answer) = self.begin(authorization, proofs, settings, now)?;
         self.used_codes.insert(code.to_owned(), id);
         Ok(answer)
     }
@@ -222,6 +229,7 @@ impl Sessions {
         &mut self,
         refresh_token: &str,
         narrow: &Narrow<'_>,
+        key: &str,
         settings: &Settings,
         now: &Now,
     ) -> Result<Map<String, Value>, Refusal> {
@@ -238,6 +246,9 @@ impl Sessions {
         if session.refresh_token != refresh_token {
             self.live.remove(id);
             return Err(("invalid_grant", "Maximum allowed refresh token reuse exceeded"));
+        }
+        if session.login.key != key {
+            return Err(("invalid_grant", "Refresh token is bound to another key"));
         }
         let granted = |scope: &str| session.scope.split(' ').any(|one| one == scope);
         if !narrow.scope.split(' ').all(|scope| scope.is_empty() || granted(scope)) {
@@ -279,7 +290,7 @@ impl Sessions {
             "expires_in": settings.access_lifetime.min(settings.session_lifetime).as_secs(),
             "refresh_expires_in": settings.session_lifetime.as_secs(),
             "refresh_token": session.refresh_token,
-            "token_type": "Bearer",
+            "token_type": if session.login.key.is_empty() { "Bearer" } else { "DPoP" },
             "not-before-policy": 0,
             "session_state": id,
             "scope": scope,
@@ -318,6 +329,12 @@ impl Sessions {
         let token = self.access_tokens.get(access_token)?;
         let session = self.live.get(&token.session)?;
         (token.ends > now.boot).then_some(session.login.user.as_str())
+    }
+
+    /// The key that this access token is bound to; empty: none.
+    pub(super) fn key_of(&self, access_token: &str) -> Option<&str> {
+        let token = self.access_tokens.get(access_token)?;
+        self.live.get(&token.session).map(|session| session.login.key.as_str())
     }
 
     pub(super) fn grant_of(&self, access_token: &str, now: &Now) -> Option<(String, String)> {

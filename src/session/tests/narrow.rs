@@ -301,7 +301,7 @@ fn without_a_refresh_token_and_for_personal_tokens_nothing_is_narrowed() {
     let mut rig = Rig::with_scopes();
     let response = TokenResponse { refresh_token: None, ..rig.response(300, 1800) };
     let (id, asked) = (rig.id(), Asked::at(&rig.now));
-    let granted = Granted { tokens: response, sub: "u1".into(), subject: "ayu".into() };
+    let granted = Granted { tokens: response, sub: "u1".into(), subject: "ayu".into(), key: None };
     let effects = rig.session.logged_in(id, granted, &asked, &rig.now, J);
     rig.take(effects);
     let id = rig.narrow(&wish("profile", "", ""));
