@@ -10,6 +10,7 @@ BRIEF_CLIENT = "brief-app"  # as quiet, with access tokens of 6 s in a session o
 PUBLIC_CLIENT = "native-app"  # no secret, PKCE required
 PUSHING_CLIENT = "pushing-app"  # as quiet, and takes pushed authorization requests alone
 DEVICE_CLIENT = "device-app"  # as quiet, with the device flow, which always asks for consent
+BOUND_CLIENT = "bound-app"  # as quiet, with tokens that are bound to a key (DPoP)
 INTROSPECTOR = "resource-server"  # an API that asks whether a token is good
 
 # Registered without a port, so that any port is accepted (RFC 8252 section 7.3).
@@ -63,6 +64,7 @@ def _realm(name, access_seconds, idle_seconds, max_seconds=36000, max_reuse=0):
             _client(PUBLIC_CLIENT, publicClient=True),
             _client(PUSHING_CLIENT, secret=SECRET, attributes={"require.pushed.authorization.requests": "true"}),
             _client(DEVICE_CLIENT, secret=SECRET, attributes={"oauth2.device.authorization.grant.enabled": "true"}),
+            _client(BOUND_CLIENT, secret=SECRET, attributes={"dpop.bound.access.tokens": "true"}),
             _client(INTROSPECTOR, secret=SECRET, standardFlowEnabled=False),
         ],
     }

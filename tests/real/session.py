@@ -254,7 +254,7 @@ class Session:
             with contextlib.suppress(ValueError, AttributeError):
                 record = json.loads(stored or "")
                 secrets |= {
-                    value for key, value in record.items() if "token" in key and isinstance(value, str) and value
+                    value for key, value in record.items() if ("token" in key or key == "dpop_key") and isinstance(value, str) and value
                 }
         return secrets
 
