@@ -22,7 +22,7 @@ use zbus::zvariant::Value;
 
 mod support;
 
-use support::{Bus, Error, Service, await_name};
+use support::{Bus, Error, await_name};
 
 const ACCOUNTS: usize = 1000;
 const CALLERS: usize = 1000;
@@ -65,9 +65,7 @@ async fn run(minutes: u64) -> Result<bool, Error> {
     let provider = Provider::start(Settings { client_secret: None, ..Settings::default() }).await?;
     configure(folder.path(), &provider)?;
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_bearerd"));
-    daemon.env("XDG_CONFIG_HOME", folder.path()).env("XDG_STATE_HOME", folder.path());
-    daemon.env("XDG_RUNTIME_DIR", folder.path()).env("BEARERD_LOG", "warn");
-    let daemon = Service::start(&mut daemon, &bus)?;
+    let daemon = bus.start_service(daemon.env("BEARERD_LOG", "warn"))?;
     let first = bus.connect().await?;
     await_name(&first, bearerd::bus::NAME).await?;
 

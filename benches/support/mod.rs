@@ -1,6 +1,7 @@
 //! A private bus and processes on it.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,26 +21,53 @@ pub(crate) async fn await_name(caller: &Connection, name: &str) -> Result<(), Er
     Ok(())
 }
 
-/// A private session bus.
+/// A private session bus, and a folder in the place of the user's.
 pub(crate) struct Bus {
     child: Child,
     address: String,
+    folder: PathBuf,
 }
 
 impl Bus {
-    pub(crate) fn start(folder: &std::path::Path) -> Result<Self, Error> {
+    pub(crate) fn start(folder: &Path) -> Result<Self, Error> {
         let mut command = Command::new("dbus-daemon");
         command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
         command.arg(format!("--address=unix:dir={}", folder.display()));
-        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("dbus-daemon: {e}"))?;
+        // What it starts inherits that.
+        stay_in(&mut command, folder);
+        // It says that it may not have more descriptors.
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|e| format!("dbus-daemon: {e}"))?;
         let mut address = String::new();
         let stdout = child.stdout.take().ok_or("dbus-daemon has no stdout")?;
         BufReader::new(stdout).read_line(&mut address)?;
-        Ok(Self { child, address: address.trim().to_owned() })
+        Ok(Self { child, address: address.trim().to_owned(), folder: folder.to_owned() })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) async fn connect(&self) -> zbus::Result<Connection> {
-        zbus::connection::Builder::address(self.address.as_str())?.build().await
+        zbus::connection::Builder::address(self.address())?.build().await
+    }
+
+    /// A process in this session.
+    pub(crate) fn start_service(&self, command: &mut Command) -> std::io::Result<Service> {
+        self.adopt(command).spawn().map(Service)
+    }
+
+    /// Gives a command this session's environment.
+    pub(crate) fn adopt<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        stay_in(command, &self.folder);
+        command.env("DBUS_SESSION_BUS_ADDRESS", &self.address)
+    }
+}
+
+/// Nothing of the user's is read or written.
+fn stay_in(command: &mut Command, folder: &Path) {
+    for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"] {
+        command.env(variable, folder);
     }
 }
 
@@ -52,12 +80,6 @@ impl Drop for Bus {
 
 /// A process that ends with us.
 pub(crate) struct Service(pub(crate) Child);
-
-impl Service {
-    pub(crate) fn start(command: &mut Command, bus: &Bus) -> std::io::Result<Self> {
-        command.env("DBUS_SESSION_BUS_ADDRESS", &bus.address).spawn().map(Self)
-    }
-}
 
 impl Drop for Service {
     fn drop(&mut self) {
