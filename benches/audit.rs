@@ -24,7 +24,7 @@ use zbus::zvariant::Value;
 
 mod support;
 
-use support::{Bus, Error, Service, await_name};
+use support::{Bus, Error, await_name};
 
 const CALLS: u32 = 10_000;
 /// The calls' time may be at most this many times what it would be without their notes.
@@ -62,9 +62,7 @@ async fn measure() -> Result<f64, Error> {
         ),
     )?;
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_bearerd"));
-    daemon.env("XDG_CONFIG_HOME", folder.path()).env("XDG_STATE_HOME", folder.path());
-    daemon.env("XDG_RUNTIME_DIR", folder.path());
-    let _daemon = Service::start(&mut daemon, &bus)?;
+    let _daemon = bus.start_service(&mut daemon)?;
     let connection = bus.connect().await?;
     await_name(&connection, bearerd::bus::NAME).await?;
     let broker = BrokerProxy::new(&connection).await?;

@@ -406,7 +406,7 @@ async fn a_caller_cannot_make_the_user_log_in_elsewhere() {
     assert!(desk.provider.accepts(&desk.access_token("work").await), "and the session is none the worse");
 }
 
-/// R23: `Complete` takes an address to read, not to open; no other method takes one.
+/// R23: `Complete` takes an address to read, and `CreateDpopProof` one to sign, none to open; no other method takes one.
 #[test]
 fn no_method_takes_an_address_to_open() {
     let xml = include_str!("../../dbus/org.bearerd.Broker1.xml");
@@ -417,7 +417,7 @@ fn no_method_takes_an_address_to_open() {
             ["url", "uri", "issuer", "endpoint", "host", "address"].iter().any(|word| name.contains(word))
         })
         .collect();
-    assert_eq!(addresses, ["redirect_url"]);
+    assert_eq!(addresses, ["http_uri", "redirect_url"]);
 }
 
 /// A login of the attacker's own at the honest provider, begun as ours at `url` was, with a challenge and a nonce of
