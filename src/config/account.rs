@@ -234,7 +234,7 @@ fn read_oauth<'a>(
         })?,
         audience_by: layers
             .get("audience_by")
-            .map(|field| field.word(&[("refresh", AudienceBy::Refresh)]))
+            .map(|field| field.word(&[("refresh", AudienceBy::Refresh), ("exchange", AudienceBy::Exchange)]))
             .transpose()?,
         min_validity: layers
             .get("min_validity")

@@ -233,6 +233,8 @@ pub enum IssPolicy {
 pub enum AudienceBy {
     /// With the parameter `audience` of a refresh.
     Refresh,
+    /// In exchange for the session's own access token (RFC 8693).
+    Exchange,
 }
 
 /// Whether a session is renewed while nobody asks.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dpop::ProofKey;
-use crate::secret::{AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
+use crate::secret::{AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
 use crate::tokens::{Granted, Narrow, TokenResponse};
 use authorization::{AuthorizationRequest, Front};
 use device::{DeviceAuthorization, Polled};
@@ -50,6 +50,8 @@ pub struct RefreshRequest {
     pub sub: String,
     /// `None`: a token for all that the session may do.
     pub narrow: Option<Arc<Narrow>>,
+    /// The narrower token is had in exchange for this one (RFC 8693); the refresh token stays unused.
+    pub subject: Option<AccessToken>,
 }
 
 /// A provider's back channel. Two exist: OAuth over HTTP, and the one of the simulations.

@@ -417,9 +417,17 @@ impl Provider for OAuthProvider {
     }
 
     async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, ProviderError> {
-        let RefreshRequest { refresh_token, stored_secret, key, sub, narrow } = request;
+        let RefreshRequest { refresh_token, stored_secret, key, sub, narrow, subject } = request;
         let endpoints = self.resolver.endpoints().await?;
-        let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let mut form = match &subject {
+            None => vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())],
+            Some(subject) => vec![
+                ("grant_type", token::EXCHANGE_GRANT),
+                ("subject_token", subject.expose()),
+                ("subject_token_type", token::ACCESS_TOKEN_TYPE),
+                ("requested_token_type", token::ACCESS_TOKEN_TYPE),
+            ],
+        };
         let scopes = self.config.scopes.join(" ");
         if let Some(narrow) = &narrow {
             let wish =
@@ -435,6 +443,9 @@ impl Provider for OAuthProvider {
         let answer = self
             .post(&endpoints, &endpoints.token, form, stored_secret, key.as_ref(), http::REFRESH_TIMEOUT)
             .await?;
+        if subject.is_some() {
+            return token::read_exchanged(&answer, key.is_some());
+        }
         let tokens = match token::read_answer(&answer, key.is_some()) {
             Err(error) if error.class == Class::Malformed => {
                 self.resolver.doubt().await;

@@ -30,6 +30,33 @@ pub struct HttpAnswer {
     pub body: Zeroizing<Vec<u8>>,
 }
 
+/// RFC 8693 section 2.1.
+pub const EXCHANGE_GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// RFC 8693 section 3.
+pub const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// The same, said of one that is a JWT.
+const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// Reads an answer to a token exchange (RFC 8693 section 2.2). Its tokens are no login: a refresh token among
+/// them is dropped.
+///
+/// # Errors
+/// As [`read_answer`], and for tokens that are no access tokens.
+pub fn read_exchanged(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, ProviderError> {
+    let tokens = read(answer, bound, true).map_err(|error| ProviderError { salvaged: None, ..error })?;
+    let members = members(answer, "token endpoint")?;
+    match members.get("issued_token_type").and_then(Value::as_str) {
+        Some(ACCESS_TOKEN_TYPE | JWT_TYPE) => {}
+        Some(other) => {
+            let message =
+                format!("the provider exchanged the token for a {:?}, no access token", clean(other));
+            return Err(failure(answer, Class::Refused, message));
+        }
+        None => tracing::warn!("the token endpoint did not say what it has issued; taken as an access token"),
+    }
+    Ok(TokenResponse { refresh_token: None, refresh_expires_in: Lifetime::Unknown, id_token: None, ..tokens })
+}
+
 /// Reads an answer to a token request (RFC 6749 sections 5.1 and 5.2). The JSON decides, not the
 /// status alone: some providers send errors with 200.
 ///
@@ -39,6 +66,10 @@ pub struct HttpAnswer {
 /// # Errors
 /// Every answer that is no usable token, sorted by [`classify`].
 pub fn read_answer(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, ProviderError> {
+    read(answer, bound, false)
+}
+
+fn read(answer: &HttpAnswer, bound: bool, exchanged: bool) -> Result<TokenResponse, ProviderError> {
     let members = members(answer, "token endpoint")?;
     let string = |key: &str| members.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let refresh_token = string("refresh_token").and_then(|text| RefreshToken::parse(text).ok());
@@ -63,6 +94,8 @@ pub fn read_answer(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, Pr
         }
         None => tracing::warn!("the token endpoint named no token_type; taken as bearer"),
         Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
+        // What some say of every exchanged token (RFC 8693 section 2.2.1).
+        Some(kind) if exchanged && kind.eq_ignore_ascii_case("n_a") => {}
         Some(kind) => {
             return Err(unusable(
                 Class::Refused,
@@ -299,6 +332,26 @@ mod tests {
 
     fn class_of(answer: &HttpAnswer) -> Option<Class> {
         read_answer(answer, false).err().map(|error| error.class)
+    }
+
+    /// J4: URNs to the letter, no login of it, and no type of token that an API does not take.
+    #[test]
+    fn an_exchanged_token_is_an_access_token_and_no_login() {
+        let read = |issued: &str, kind: &str| {
+            let issued = format!("urn:ietf:params:oauth:token-type:{issued}");
+            let body = format!(
+                r#"{{"access_token":"canary-at","issued_token_type":"{issued}","token_type":"{kind}","refresh_token":"canary-rt"}}"#
+            );
+            read_exchanged(&json(200, &body), false)
+        };
+        for (issued, kind) in [("access_token", "Bearer"), ("jwt", "N_A")] {
+            let tokens = read(issued, kind).ok().unwrap();
+            assert!(tokens.refresh_token.is_none() && tokens.access_token.expose() == "canary-at");
+        }
+        for (issued, kind) in [("refresh_token", "N_A"), ("saml2", "N_A"), ("access_token", "mac")] {
+            let error = read(issued, kind).err().unwrap();
+            assert!(error.class == Class::Refused && error.salvaged.is_none(), "{issued} {kind}");
+        }
     }
 
     /// O: every row of the classification table.

@@ -121,6 +121,7 @@ mod tests {
             key: None,
             sub: String::new(),
             narrow: None,
+            subject: None,
             urgency,
             left: None,
             note: crate::recovery::Note::default(),

@@ -90,6 +90,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 key: order.key,
                 sub: order.sub,
                 narrow: order.narrow,
+                subject: order.subject,
             });
             Completion::Refreshed(tokio::select! {
                 biased;

@@ -130,7 +130,7 @@ impl Session {
         match result {
             Ok(response) => match &flight.narrow {
                 None => self.renewed(response, &flight, now, jitter),
-                Some(wish) => self.narrowed(wish, response, &flight.asked, now, jitter),
+                Some(wish) => self.narrowed(wish, response, &flight, now, jitter),
             },
             Err(error) => effects.extend(self.failed(error, &flight, now, jitter)),
         }
@@ -176,7 +176,7 @@ impl Session {
             live.refresh_token = Some(token.clone());
             self.want_saved(now);
         }
-        if let (Class::Ambiguous, Some(live)) = (error.class, &mut self.live) {
+        if let (Class::Ambiguous, Some(live), false) = (error.class, &mut self.live, flight.exchange) {
             live.doubtful = true;
         }
         if let Some(wish) = &flight.narrow {

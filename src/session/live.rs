@@ -12,6 +12,8 @@ use crate::store::SessionRecord;
 use crate::tokens::{Granted, Lifetime, Narrow, TokenResponse};
 
 /// Deadlines are compared for stagnation only when the answers lie this far apart.
+/// What an access token must live on for, to be exchanged.
+const EXCHANGEABLE: Duration = Duration::from_secs(20);
 const STAGNATION_SPAN: Duration = Duration::from_secs(5);
 
 /// One login's tokens.
@@ -94,6 +96,13 @@ impl Live {
         let differ = |ours: &str, theirs: &str| !ours.is_empty() && !theirs.is_empty() && ours != theirs;
         let identified = !self.sub.is_empty() || !granted.sub.is_empty();
         differ(&self.sub, &granted.sub) || (!identified && differ(&self.subject, &granted.subject))
+    }
+
+    /// The session's own access token, if it lives long enough to be sent to the provider.
+    pub(super) fn exchangeable(&self, now: &Now) -> Option<&AccessToken> {
+        let grant = self.grant.as_ref()?;
+        let lives = grant.remaining(self.renewable(), now.boot) >= EXCHANGEABLE && !grant.suspect;
+        lives.then_some(&grant.token)
     }
 
     /// A fresh login's tokens.

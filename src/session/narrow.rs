@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
-use super::live::{Asked, Grant, Live};
+use super::live::{Grant, Live};
 use super::schedule::{self, Jitter};
 use super::settle::{Awaited, Verdict, exceeds};
-use super::state::{Reply, Session, Waiter, Want};
+use super::state::{InFlight, Reply, Session, Waiter, Want};
 use super::text;
 use crate::clock::{BootTime, Now};
+use crate::config::AudienceBy;
 use crate::oidc::error::{Class, ProviderError};
 use crate::tokens::{Lifetime, Narrow, TokenResponse};
 
@@ -139,6 +140,11 @@ impl Session {
         Ok(Some(wish))
     }
 
+    /// Whether a token for this wish is had in exchange for the session's own (RFC 8693).
+    pub(super) fn exchanges(&self, wish: &Narrow) -> bool {
+        self.policy.audience_by == Some(AudienceBy::Exchange) && !wish.audience.is_empty()
+    }
+
     /// What a request for a narrower token, or the report of a refused one, can be told now.
     pub(super) fn narrow_verdict(
         &self,
@@ -221,15 +227,17 @@ impl Session {
         &mut self,
         wish: &Arc<Narrow>,
         response: TokenResponse,
-        asked: &Asked,
+        flight: &InFlight,
         now: &Now,
         jitter: Jitter,
     ) {
-        let outcome = self.outcomes;
+        let (outcome, asked) = (self.outcomes, &flight.asked);
         let Some(live) = &mut self.live else { return };
-        live.take_session(response.refresh_token, response.refresh_expires_in, asked, jitter);
-        self.trouble = None;
-        self.reread = false;
+        if !flight.exchange {
+            live.take_session(response.refresh_token, response.refresh_expires_in, asked, jitter);
+            self.trouble = None;
+            self.reread = false;
+        }
         // What narrows nothing must not be handed out as if it did.
         let scope = response.scope.unwrap_or_else(|| match wish.scope.as_str() {
             "" => live.scope.clone(),
@@ -245,7 +253,10 @@ impl Session {
         if let Some(problem) = problem {
             let error = ProviderError::new(Class::Refused, problem);
             self.wish_failed(wish, &error, now);
-            return self.want_saved(now);
+            if !flight.exchange {
+                self.want_saved(now);
+            }
+            return;
         }
         let mut grant = Grant::new(response.access_token, response.expires_in.known(), asked, jitter);
         let too_much = |waiter: &Waiter| {
@@ -262,7 +273,9 @@ impl Session {
             self.remember_old(old);
         }
         tracing::info!(account = %self.policy.account, "a narrower token came");
-        self.want_saved(now);
+        if !flight.exchange {
+            self.want_saved(now);
+        }
     }
 
     /// The provider did not give a narrower token.

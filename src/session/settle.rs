@@ -132,13 +132,18 @@ impl Session {
         let refresh_token = live.refresh_token.clone()?;
         let (sub, key, left) =
             (live.sub.clone(), live.key.clone(), live.ends().map(|ends| ends.since(now.boot)));
+        let subject = match &narrow {
+            Some(wish) if self.exchanges(wish) => Some(live.exchangeable(now)?.clone()),
+            _ => None,
+        };
         if narrow.is_some() && !self.narrow_bucket.take(now.boot) {
             return None;
         }
         self.count_start(now);
         let attempts = self.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
         let wait = self.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.not_before.since(now.boot));
-        let note = self.note(Some(fingerprint(&refresh_token)), attempts + 1, wait, now);
+        let sent = subject.is_none().then(|| fingerprint(&refresh_token));
+        let note = self.note(sent, attempts + u32::from(subject.is_none()), wait, now);
         self.noted.clone_from(&note.sent);
         self.notes += 1;
         let urgency = match &self.trouble {
@@ -154,6 +159,7 @@ impl Session {
             asked: Asked::at(now),
             sent: refresh_token.clone(),
             narrow: narrow.clone(),
+            exchange: subject.is_some(),
             stretch,
             logout: false,
             give_up_at: None,
@@ -164,6 +170,7 @@ impl Session {
             key,
             sub,
             narrow,
+            subject,
             urgency,
             left,
             note,
@@ -216,6 +223,11 @@ impl Session {
             return None;
         }
         let own = self.planned_refresh(now, demand.refresh).map(|at| (at, None));
+        // There must be something to exchange.
+        let lacking = self.live.as_ref().is_some_and(|live| live.exchangeable(now).is_none());
+        if lacking && demand.narrow.as_ref().is_some_and(|wish| self.exchanges(wish)) {
+            return self.planned_refresh(now, true).map(|at| (at, None));
+        }
         let narrow = demand.narrow.as_ref().map(|wish| (now.boot.max(self.start_at), Some(wish)));
         // Of two that are due the session's own goes first.
         own.into_iter().chain(narrow).min_by_key(|(at, _)| *at)

@@ -122,6 +122,8 @@ pub(super) struct RefreshOrder {
     pub sub: String,
     /// `None`: for the session's own token.
     pub narrow: Option<Arc<Narrow>>,
+    /// What is exchanged for the narrower one, the refresh token staying unused.
+    pub subject: Option<AccessToken>,
     pub urgency: Urgency,
     /// What is left of the session.
     pub left: Option<Duration>,
@@ -160,6 +162,8 @@ pub(super) struct InFlight {
     pub(super) sent: RefreshToken,
     /// What it is for; `None`: the session's own token.
     pub(super) narrow: Option<Arc<Narrow>>,
+    /// That is had in exchange: the refresh token was not sent.
+    pub(super) exchange: bool,
     /// A waiting caller wants more validity than the provider grants.
     pub(super) stretch: bool,
     /// The user logged out meanwhile: whatever comes back is ended at the provider.

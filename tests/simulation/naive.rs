@@ -93,6 +93,7 @@ impl Naive {
             key: None,
             sub: String::new(),
             narrow: None,
+            subject: None,
         });
         match tokio::time::timeout(TIMEOUT, refresh).await {
             Err(_) => Err(Error::Timeout("slow".into())),

@@ -28,6 +28,17 @@ async fn desk() -> Desk {
     desk
 }
 
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+async fn exchanging() -> Desk {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "audience_by = \"exchange\"\nstore = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    desk
+}
+
 fn text(token: &Token, name: &str) -> String {
     String::try_from(token.2[name].clone()).unwrap()
 }
@@ -77,6 +88,49 @@ async fn callers_get_tokens_for_what_they_asked_for_and_no_others() {
     );
     assert_eq!(desk.access_token("work").await, own);
     assert_eq!(desk.provider.token_requests("refresh_token").len(), 5);
+}
+
+/// J4: one request that spends nothing, kept for its callers; what is exchanged is fresh, and no login comes of it.
+#[tokio::test]
+async fn an_audience_is_had_in_exchange_for_the_sessions_own_token() {
+    let desk = exchanging().await;
+    let own = desk.access_token("work").await;
+
+    let token = narrow(&desk, &[("audience", "inventory"), ("scope", "locks")]).await.unwrap();
+
+    assert_eq!(desk.provider.grant_of(&token.0), Some(("locks".to_owned(), "inventory".to_owned())));
+    let requests = desk.provider.token_requests(EXCHANGE);
+    assert_eq!((requests.len(), requests[0].parameter("subject_token")), (1, own.as_str()));
+    for name in ["subject_token_type", "requested_token_type"] {
+        assert_eq!(requests[0].parameter(name), "urn:ietf:params:oauth:token-type:access_token");
+    }
+    assert!(requests[0].parameter("refresh_token").is_empty());
+    assert_eq!(narrow(&desk, &[("audience", "inventory"), ("scope", "locks")]).await.unwrap().0, token.0);
+    assert_eq!(desk.access_token("work").await, own);
+    assert!(desk.provider.token_requests("refresh_token").is_empty(), "nothing was spent");
+
+    // A token that an API has refused is renewed before it is exchanged.
+    assert!(desk.broker.reject_token("work", &own).await.is_ok());
+    let other = narrow(&desk, &[("audience", "inventory")]).await.unwrap();
+    assert_ne!(other.0, token.0);
+    let last = desk.provider.token_requests(EXCHANGE).pop().unwrap();
+    assert_ne!(last.parameter("subject_token"), own);
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 1);
+}
+
+/// J4: a no to an exchange is its caller's alone; a resource is still asked for by a refresh.
+#[tokio::test]
+async fn an_exchange_that_is_refused_leaves_the_session_alone() {
+    let desk = exchanging().await;
+    let own = desk.access_token("work").await;
+
+    let error = narrow(&desk, &[("audience", "elsewhere")]).await.unwrap_err();
+
+    assert_eq!(word(&error), "ProviderRefused");
+    assert!(error.to_string().contains("invalid_target"), "{error}");
+    assert_eq!(desk.access_token("work").await, own);
+    narrow(&desk, &[("resource", API)]).await.unwrap();
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 1);
 }
 
 /// A11: what is outside of the grant is never asked for.

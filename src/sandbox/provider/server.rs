@@ -21,6 +21,7 @@ use super::client::authenticated;
 use super::dpop::{Dpop, Refused, Request as Proved};
 use super::sessions::{Authorization, Narrow, Refusal};
 use super::{Fault, Push, REALM, Seen, Shared, fault, page};
+use crate::oidc::token;
 
 /// What the proofs of token requests must hold.
 const NONCE: &str = "canary-nonce";
@@ -328,6 +329,10 @@ fn serve_token(shared: &Shared, seen: &Seen) -> (StatusCode, Map<String, Value>)
             let api = apis.into_iter().find(|api| !api.is_empty()).unwrap_or_default();
             let narrow = Narrow { scope: seen.parameter("scope"), api };
             state.sessions.refresh(seen.parameter("refresh_token"), &narrow, &key, &settings, &now)
+        }
+        token::EXCHANGE_GRANT => {
+            let narrow = Narrow { scope: seen.parameter("scope"), api: seen.parameter("audience") };
+            state.sessions.exchange_token(seen.parameter("subject_token"), &narrow, &key, &settings, &now)
         }
         _ => Err(("unsupported_grant_type", "Unsupported grant_type")),
     };

@@ -260,6 +260,40 @@ impl Sessions {
         self.issue(id, narrow, settings, now)
     }
 
+    /// RFC 8693: an access token for one API, in exchange for the session's own.
+    pub(super) fn exchange_token(
+        &mut self,
+        subject: &str,
+        narrow: &Narrow<'_>,
+        key: &str,
+        settings: &Settings,
+        now: &Now,
+    ) -> Result<Map<String, Value>, Refusal> {
+        let own =
+            self.access_tokens.get(subject).filter(|token| token.ends > now.boot && token.api.is_empty());
+        let id = own.map(|token| token.session.clone()).ok_or(("invalid_request", "Invalid token"))?;
+        let session = self.live.get(&id).ok_or(("invalid_request", "Invalid token"))?;
+        if session.login.key != key {
+            return Err(("invalid_grant", "Token is bound to another key"));
+        }
+        if !settings.apis.iter().any(|api| api == narrow.api) {
+            return Err(("invalid_target", "Unknown audience"));
+        }
+        let access_token = format!("canary-at-{}", random_token().map_err(|_| NO_RANDOMNESS)?);
+        let scope = if narrow.scope.is_empty() { session.scope.clone() } else { narrow.scope.to_owned() };
+        let ends = now.boot.after(settings.access_lifetime);
+        let issued = AccessToken { session: id, ends, scope: scope.clone(), api: narrow.api.to_owned() };
+        self.access_tokens.insert(access_token.clone(), issued);
+        let answer = json!({
+            "access_token": access_token,
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "expires_in": settings.access_lifetime.as_secs(),
+            "token_type": if key.is_empty() { "Bearer" } else { "DPoP" },
+            "scope": scope,
+        });
+        Ok(answer.as_object().cloned().unwrap_or_default())
+    }
+
     fn issue(
         &mut self,
         id: &str,
