@@ -22,7 +22,7 @@ pub(super) struct Wanted {
     #[arg(num_args = 0..=2, value_names = ["METHOD", "URL"])]
     request: Vec<String>,
     /// What the API's header DPoP-Nonce said, for --format dpop.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     nonce: Option<String>,
     /// How long the token must live on, such as 90s or 5m.
     #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]

@@ -59,6 +59,20 @@ class Desk(Session):
         headers = {"Authorization": f"Bearer {access_token}"}
         return requests.get(self.metadata()["userinfo_endpoint"], headers=headers, timeout=20).status_code == 200
 
+    def accepted_with_proof(self):
+        """The same of a token that is bound to a key; a nonce that is wanted is brought once."""
+        userinfo = self.metadata()["userinfo_endpoint"]
+        nonce = ()
+        for _ in range(2):
+            done = self.ctl("token", "work", "--format", "dpop", "GET", userinfo, *nonce)
+            assert done.returncode == 0, done.stderr
+            headers = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+            answer = requests.get(userinfo, headers=headers, timeout=20)
+            if "use_dpop_nonce" not in answer.headers.get("WWW-Authenticate", ""):
+                break
+            nonce = ("--nonce", answer.headers["DPoP-Nonce"])
+        return answer.status_code == 200
+
     def refresh_token(self):
         """The stored one."""
         for attributes, secret in self.keyring.items():

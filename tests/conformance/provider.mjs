@@ -31,7 +31,13 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   features: {
     devInteractions: { enabled: true },
     deviceFlow: { enabled: true },
-    dPoP: { enabled: true },
+    dPoP: { enabled: true, nonceSecret: Buffer.alloc(32, 7), requireNonce: () => true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: () => undefined,
+      getResourceServerInfo: (_, resource) => ({ scope: "profile", audience: resource, accessTokenFormat: "jwt" }),
+      useGrantedResource: () => false,
+    },
     revocation: { enabled: true },
   },
 });

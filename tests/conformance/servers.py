@@ -27,6 +27,7 @@ class Keycloak:
         "none": realm.PUBLIC_CLIENT,
         "consent": realm.CONSENT_CLIENT,
         "device": realm.DEVICE_CLIENT,
+        "bound": realm.BOUND_CLIENT,
         "private_key_jwt": "signing",
     }
     redirect_uri = None
@@ -61,8 +62,10 @@ class OidcProvider:
         "none": "none",
         "consent": "basic",
         "device": "basic",
+        "bound": "basic",
         "private_key_jwt": "signing",
     }
+    resource = "https://api.example/"
     redirect_uri = None
 
     def __init__(self, folder):
@@ -117,7 +120,7 @@ class Glewlwyd:
     name = "glewlwyd 2.7"
     secret = "s3cret with+odd%signs"
     raw_basic = True  # it does not form-decode what is in the header (RFC 6749 section 2.3.1)
-    clients = {"basic": "basic", "post": "post", "none": "none", "device": "basic", "private_key_jwt": "signing"}
+    clients = {"basic": "basic", "post": "post", "none": "none", "device": "basic", "bound": "basic", "private_key_jwt": "signing"}
     audience_is_endpoint = True  # of a client's assertion
     empty_refusals = True  # 400 without an error code for wrong secrets and spent tokens (RFC 6749 section 5.2 wants one)
 

@@ -1,6 +1,8 @@
 """The same cases at each provider: what it offers must work, and what it lacks is said to be lacking."""
 
+import base64
 import functools
+import json
 import time
 import urllib.parse
 
@@ -98,6 +100,21 @@ def a_client_that_signs(desk):
     assert done.returncode == 0 and "the provider ended the session too" in done.stderr, done.stderr
 
 
+@feature("tokens bound to a key (DPoP), with a nonce where the provider wants one")
+def a_bound_session(desk):
+    """J5: the provider's own API takes the token with our proof, and no other way."""
+    desk.configure(client="bound", dpop=True)
+    if "dpop_signing_alg_values_supported" not in desk.metadata():
+        raise NotOffered
+    desk.log_in()
+    first = desk.token("work").access_token
+    assert desk.accepted_with_proof() and not desk.accepted(first)
+    assert desk.token("work", force_refresh=True).access_token != first
+    assert desk.accepted_with_proof()
+    desk.restart_daemon(kill=True)
+    assert desk.accepted_with_proof(), "the key was lost"
+
+
 @feature("pushed authorization request")
 def a_request_that_is_pushed(desk):
     """G10, A14: the browser carries a reference alone."""
@@ -144,6 +161,26 @@ def a_refresh_brings_new_tokens(desk):
         access = renewed
 
     assert desk.refresh_token() != refresh
+    desk.restart_daemon(kill=True)
+    assert desk.accepted(desk.token("work").access_token)
+
+
+@feature("a token for one resource (RFC 8707)")
+def a_token_for_a_resource(desk):
+    """J1-J3: a token for that API alone, beside the session's own."""
+    resource = getattr(desk.server, "resource", None)
+    if not resource:
+        raise NotOffered
+    desk.configure(**{"extra_params.resource": resource})
+    desk.log_in()
+    own = desk.token("work").access_token
+
+    token = desk.token("work", resource=resource).access_token
+
+    padded = token.split(".")[1] + "=="
+    assert json.loads(base64.urlsafe_b64decode(padded))["aud"] == resource
+    assert not desk.accepted(token) and desk.accepted(own)
+    assert desk.token("work").access_token == own and desk.token("work", resource=resource).access_token == token
     desk.restart_daemon(kill=True)
     assert desk.accepted(desk.token("work").access_token)
 

@@ -11,6 +11,7 @@ PUBLIC_CLIENT = "native-app"  # no secret, PKCE required
 PUSHING_CLIENT = "pushing-app"  # as quiet, and takes pushed authorization requests alone
 DEVICE_CLIENT = "device-app"  # as quiet, with the device flow, which always asks for consent
 BOUND_CLIENT = "bound-app"  # as quiet, with tokens that are bound to a key (DPoP)
+EXCHANGING_CLIENT = "exchanging-app"  # as quiet, with the standard token exchange
 INTROSPECTOR = "resource-server"  # an API that asks whether a token is good
 
 # Registered without a port, so that any port is accepted (RFC 8252 section 7.3).
@@ -62,6 +63,7 @@ def _realm(name, access_seconds, idle_seconds, max_seconds=36000, max_reuse=0):
             _client(QUIET_CLIENT, secret=SECRET),
             _client(BRIEF_CLIENT, secret=SECRET, attributes={"access.token.lifespan": "6"}),
             _client(PUBLIC_CLIENT, publicClient=True),
+            _client(EXCHANGING_CLIENT, secret=SECRET, attributes={"standard.token.exchange.enabled": "true"}),
             _client(PUSHING_CLIENT, secret=SECRET, attributes={"require.pushed.authorization.requests": "true"}),
             _client(DEVICE_CLIENT, secret=SECRET, attributes={"oauth2.device.authorization.grant.enabled": "true"}),
             _client(BOUND_CLIENT, secret=SECRET, attributes={"dpop.bound.access.tokens": "true"}),

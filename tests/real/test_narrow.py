@@ -2,6 +2,7 @@
 
 import pytest
 
+import realm
 from bus import BusError
 
 
@@ -41,5 +42,23 @@ def a_scope_that_was_not_granted_never_reaches_the_provider(desktop, relay):
     assert refused.value.word == "InvalidOption"
     granted = str(refused.value).split("granted: ")[1].split("\"")[1]
     assert set(granted.split()) == {"profile", "locks"}
+    assert relay.count("refresh_token") == 0
+    assert desktop.account_state("work") == "ready"
+
+
+def an_audience_is_had_by_token_exchange(desktop, keycloak, relay):
+    """J4: a token for one API alone; the refresh token is not used for it, and a no is the caller's alone."""
+    desktop.ready_account("work", client=realm.EXCHANGING_CLIENT, audience_by="exchange")
+    own = desktop.token("work").access_token
+
+    token = desktop.token("work", audience=realm.INTROSPECTOR).access_token
+
+    seen = keycloak.introspect("app", token)
+    assert token != own and seen["active"] and seen["aud"] == realm.INTROSPECTOR
+    with pytest.raises(BusError) as refused:
+        desktop.token("work", audience="nobody")
+    assert refused.value.word == "ProviderRefused"
+    assert desktop.token("work", audience=realm.INTROSPECTOR).access_token == token
+    assert desktop.token("work").access_token == own
     assert relay.count("refresh_token") == 0
     assert desktop.account_state("work") == "ready"
