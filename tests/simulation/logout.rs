@@ -56,6 +56,8 @@ impl World {
             session.left = true;
             session.number
         };
+        // What a process erased that died before it could tell the provider, nobody knows of any more.
+        let known = self.accounts[account].has(number);
         self.trace(|| format!("account {account} logs out of session {number}"));
         let began = self.now();
         let answer = tokio::time::timeout(Duration::from_secs(40), handle.logout()).await;
@@ -72,7 +74,7 @@ impl World {
                     let session = &self.model().sessions[&account];
                     // The answer to a refresh on its way is waited for: it has the token to end.
                     let flies = self.accounts[account].in_flight.load(Ordering::Relaxed) > 0;
-                    (session.alive, !flies && !session.told && session.excuse.is_none())
+                    (session.alive, known && !flies && !session.told && session.excuse.is_none())
                 };
                 if alive && (ended || untold) {
                     self.violation(format!("account {account}: a logout told the provider nothing"));

@@ -216,6 +216,16 @@ impl Account {
         self.broker.lock().unwrap().clone()
     }
 
+    /// Whether anything of that session is kept.
+    pub(crate) fn has(&self, session: u64) -> bool {
+        let is_its = |record: &SessionRecord| {
+            model::parse(record.refresh_token.expose()).is_some_and(|(number, _)| number == session)
+        };
+        let held = self.held();
+        let unsaved = held.as_ref().and_then(|held| held.record.as_ref());
+        unsaved.is_some_and(is_its) || self.shelf().kept.as_ref().is_some_and(is_its)
+    }
+
     /// Whether the refresh token of that number survives the process.
     fn keeps(&self, session: u64, number: u64) -> bool {
         let is_it =
