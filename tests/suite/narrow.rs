@@ -20,8 +20,12 @@ async fn narrow(desk: &Desk, wish: &[(&'static str, &str)]) -> Result<Token, Err
 }
 
 async fn desk() -> Desk {
+    desk_with("refresh").await
+}
+
+async fn desk_with(audience_by: &str) -> Desk {
     let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", "audience_by = \"refresh\"\nstore = \"memory\""));
+    desk.write_config(&desk.account("work", &format!("audience_by = {audience_by:?}\nstore = \"memory\"")));
     desk.start_daemon().await;
     desk.set_secret("work").await;
     desk.log_in("work").await;
@@ -29,15 +33,6 @@ async fn desk() -> Desk {
 }
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-
-async fn exchanging() -> Desk {
-    let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", "audience_by = \"exchange\"\nstore = \"memory\""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
-    desk
-}
 
 fn text(token: &Token, name: &str) -> String {
     String::try_from(token.2[name].clone()).unwrap()
@@ -93,7 +88,7 @@ async fn callers_get_tokens_for_what_they_asked_for_and_no_others() {
 /// J4: one request that spends nothing, kept for its callers; what is exchanged is fresh, and no login comes of it.
 #[tokio::test]
 async fn an_audience_is_had_in_exchange_for_the_sessions_own_token() {
-    let desk = exchanging().await;
+    let desk = desk_with("exchange").await;
     let own = desk.access_token("work").await;
 
     let token = narrow(&desk, &[("audience", "inventory"), ("scope", "locks")]).await.unwrap();
@@ -121,7 +116,7 @@ async fn an_audience_is_had_in_exchange_for_the_sessions_own_token() {
 /// J4: a no to an exchange is its caller's alone; a resource is still asked for by a refresh.
 #[tokio::test]
 async fn an_exchange_that_is_refused_leaves_the_session_alone() {
-    let desk = exchanging().await;
+    let desk = desk_with("exchange").await;
     let own = desk.access_token("work").await;
 
     let error = narrow(&desk, &[("audience", "elsewhere")]).await.unwrap_err();
