@@ -126,18 +126,6 @@ fn interval(members: &token::Members) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> HttpAnswer {
-        HttpAnswer {
-            status,
-            content_type: Some("application/json".into()),
-            retry_after: None,
-            date: None,
-            etag: None,
-            dpop_nonce: None,
-            body: body.as_bytes().to_vec().into(),
-        }
-    }
-
     fn began(change: &str) -> Result<DeviceAuthorization, ProviderError> {
         let mut body = serde_json::json!({
             "device_code": "canary-dc",
@@ -148,7 +136,7 @@ mod tests {
         for (name, value) in serde_json::from_str::<serde_json::Map<String, Value>>(change).unwrap() {
             body[name] = value;
         }
-        read(&answer(200, &body.to_string()), "https", None, None)
+        read(&HttpAnswer::json(200, &body.to_string()), "https", None, None)
     }
 
     /// I1, I2: what is missing has its default, and what nobody could use is refused.
@@ -176,7 +164,7 @@ mod tests {
     /// I3, I4, I7: the code decides, not the status.
     #[test]
     fn polls_are_sorted_by_their_code() {
-        let word = |status, body: &str| match read_poll(&answer(status, body), false) {
+        let word = |status, body: &str| match read_poll(&HttpAnswer::json(status, body), false) {
             Ok(_) => "granted".to_owned(),
             Err(Polled::Pending) => "pending".to_owned(),
             Err(Polled::SlowDown(pause)) => format!("slow down {:?}", pause.map(|pause| pause.as_secs())),

@@ -84,20 +84,14 @@ impl OAuthProvider {
         let basic = match (auth, &secret) {
             (ClientAuth::Basic, Some(secret)) => Some(basic(client_id, secret.expose())),
             (ClientAuth::BasicRaw, Some(secret)) => Some(raw_basic(client_id, secret.expose())),
-            (ClientAuth::Post, Some(secret)) => {
-                if form.iter().all(|(name, _)| *name != "client_id") {
-                    form.push(("client_id", client_id));
-                }
-                form.push(("client_secret", secret.expose()));
-                None
-            }
-            (ClientAuth::None | ClientAuth::PrivateKeyJwt, _) | (_, None) => {
-                if form.iter().all(|(name, _)| *name != "client_id") {
-                    form.push(("client_id", client_id));
-                }
-                None
-            }
+            _ => None,
         };
+        if basic.is_none() && form.iter().all(|(name, _)| *name != "client_id") {
+            form.push(("client_id", client_id));
+        }
+        if let (ClientAuth::Post, Some(secret)) = (auth, &secret) {
+            form.push(("client_secret", secret.expose()));
+        }
         if let Some(assertion) = &assertion {
             form.extend([("client_assertion_type", assertion::TYPE), ("client_assertion", assertion)]);
         }

@@ -43,22 +43,12 @@ pub fn read(answer: &HttpAnswer) -> Result<Pushed, ProviderError> {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> HttpAnswer {
-        HttpAnswer {
-            status,
-            content_type: Some("application/json".into()),
-            retry_after: None,
-            date: None,
-            etag: None,
-            dpop_nonce: None,
-            body: body.as_bytes().to_vec().into(),
-        }
-    }
-
     /// G10.
     #[test]
     fn answers_are_read_and_errors_sorted() {
-        let taken = |body| read(&answer(201, body)).map(|pushed| (pushed.request_uri, pushed.life.as_secs()));
+        let taken = |body| {
+            read(&HttpAnswer::json(201, body)).map(|pushed| (pushed.request_uri, pushed.life.as_secs()))
+        };
         assert_eq!(
             taken(r#"{"request_uri":"urn:x:1","expires_in":90}"#).ok(),
             Some(("urn:x:1".to_owned(), 90))
@@ -76,7 +66,7 @@ mod tests {
             (404, "<html>", Class::Malformed),
         ] {
             assert_eq!(
-                read(&answer(status, body)).map_err(|error| error.class),
+                read(&HttpAnswer::json(status, body)).map_err(|error| error.class),
                 Err(class),
                 "{status} {body}"
             );

@@ -30,6 +30,21 @@ pub struct HttpAnswer {
     pub body: Zeroizing<Vec<u8>>,
 }
 
+#[cfg(test)]
+impl HttpAnswer {
+    pub(super) fn json(status: u16, body: &str) -> Self {
+        Self {
+            status,
+            content_type: Some("application/json".into()),
+            retry_after: None,
+            date: None,
+            etag: None,
+            dpop_nonce: None,
+            body: body.as_bytes().to_vec().into(),
+        }
+    }
+}
+
 /// RFC 8693 section 2.1.
 pub const EXCHANGE_GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// RFC 8693 section 3.
@@ -43,8 +58,9 @@ const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// # Errors
 /// As [`read_answer`], and for tokens that are no access tokens.
 pub fn read_exchanged(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, ProviderError> {
-    let tokens = read(answer, bound, true).map_err(|error| ProviderError { salvaged: None, ..error })?;
     let members = members(answer, "token endpoint")?;
+    let tokens = read(answer, &members, bound, true);
+    let tokens = tokens.map_err(|error| ProviderError { salvaged: None, ..error })?;
     match members.get("issued_token_type").and_then(Value::as_str) {
         Some(ACCESS_TOKEN_TYPE | JWT_TYPE) => {}
         Some(other) => {
@@ -66,11 +82,15 @@ pub fn read_exchanged(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse,
 /// # Errors
 /// Every answer that is no usable token, sorted by [`classify`].
 pub fn read_answer(answer: &HttpAnswer, bound: bool) -> Result<TokenResponse, ProviderError> {
-    read(answer, bound, false)
+    read(answer, &members(answer, "token endpoint")?, bound, false)
 }
 
-fn read(answer: &HttpAnswer, bound: bool, exchanged: bool) -> Result<TokenResponse, ProviderError> {
-    let members = members(answer, "token endpoint")?;
+fn read(
+    answer: &HttpAnswer,
+    members: &Members,
+    bound: bool,
+    exchanged: bool,
+) -> Result<TokenResponse, ProviderError> {
     let string = |key: &str| members.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let refresh_token = string("refresh_token").and_then(|text| RefreshToken::parse(text).ok());
     let unusable = |class, message: &str| ProviderError {
@@ -315,18 +335,14 @@ mod tests {
     use super::*;
 
     fn json(status: u16, body: &str) -> HttpAnswer {
-        typed(status, "application/json", body.as_bytes())
+        HttpAnswer::json(status, body)
     }
 
     fn typed(status: u16, content_type: &str, body: &[u8]) -> HttpAnswer {
         HttpAnswer {
-            status,
             content_type: Some(content_type.to_owned()),
-            retry_after: None,
-            date: None,
-            etag: None,
-            dpop_nonce: None,
             body: body.to_vec().into(),
+            ..HttpAnswer::json(status, "")
         }
     }
 
