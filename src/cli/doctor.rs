@@ -83,10 +83,9 @@ pub(super) fn wrong(text: impl Into<String>) -> Finding {
 pub(super) async fn examine(json: bool) -> Result<(), Failure> {
     let mut findings = Vec::new();
     let mut tell = |finding: Finding| {
-        if !json {
-            output::data(&finding.line());
-        }
+        let told = if json { Ok(()) } else { output::data(&finding.line()) };
         findings.push(finding);
+        told
     };
     let config = Config::load(&ConfigDirs::from_env());
     match &config {
@@ -95,37 +94,37 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
                 0 => wrong("configuration: no account; run: bearerctl add NAME"),
                 1 => fine("configuration: 1 account"),
                 count => fine(format!("configuration: {count} accounts")),
-            });
+            })?;
             for warning in &config.warnings {
-                tell(note(format!("configuration: {warning}")));
+                tell(note(format!("configuration: {warning}")))?;
             }
         }
-        Err(error) => tell(wrong(format!("configuration: {error}; correct it")).fix("bearerctl reload")),
+        Err(error) => tell(wrong(format!("configuration: {error}; correct it")).fix("bearerctl reload"))?,
     }
     let broker = match Broker::connect().await {
         Ok(broker) => {
-            tell(fine("session bus: it answers"));
+            tell(fine("session bus: it answers"))?;
             for finding in on_the_bus(&broker).await {
-                tell(finding);
+                tell(finding)?;
             }
             Some(broker)
         }
         Err(failure) => {
-            tell(wrong(format!("session bus: {failure}")));
+            tell(wrong(format!("session bus: {failure}")))?;
             None
         }
     };
     for finding in on_the_machine().await {
-        tell(finding);
+        tell(finding)?;
     }
     let states = match &broker {
         Some(broker) => match broker.all_properties().await {
             Ok(accounts) => {
-                tell(fine("bearerd: it answers"));
+                tell(fine("bearerd: it answers"))?;
                 accounts.into_iter().collect::<HashMap<_, _>>()
             }
             Err(failure) => {
-                tell(wrong(format!("bearerd: {failure}")));
+                tell(wrong(format!("bearerd: {failure}")))?;
                 HashMap::new()
             }
         },
@@ -134,7 +133,7 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
     let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
     for (name, account) in config.iter().flat_map(|config| &config.accounts) {
         match states.get(name.as_str()) {
-            Some(properties) if text(properties, "State") == "ready" => tell(fine(format!("{name}: ready"))),
+            Some(properties) if text(properties, "State") == "ready" => tell(fine(format!("{name}: ready")))?,
             Some(properties) => {
                 let (state, message) = (text(properties, "State"), text(properties, "StateMessage"));
                 // Where a sentence of the daemon's ends with what to do, that is the command.
@@ -147,16 +146,16 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
                 } else {
                     wrong(format!("{name}: {state}: {message}"))
                 };
-                tell(Finding { fix, ..finding });
+                tell(Finding { fix, ..finding })?;
             }
             None if broker.is_some() && !states.is_empty() => {
-                tell(wrong(format!("{name}: bearerd does not know it yet")).fix("bearerctl reload"));
+                tell(wrong(format!("{name}: bearerd does not know it yet")).fix("bearerctl reload"))?;
             }
             None => {}
         }
         if let Source::OAuth(oauth) = &account.source {
-            tell(note(format!("{name}: register the redirect URI {}", redirect(&oauth.redirect))));
-            tell(provider(name.as_str(), oauth, &clock).await);
+            tell(note(format!("{name}: register the redirect URI {}", redirect(&oauth.redirect))))?;
+            tell(provider(name.as_str(), oauth, &clock).await)?;
         }
     }
     conclude(&findings, json)
@@ -166,7 +165,7 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
 pub(super) fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if !json {
         for finding in findings {
-            output::data(&finding.line());
+            output::data(&finding.line())?;
         }
     }
     conclude(findings, json)
@@ -174,7 +173,7 @@ pub(super) fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
 
 fn conclude(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if json {
-        output::data(&findings.iter().map(Finding::object).collect::<Json>().to_string());
+        output::data(&findings.iter().map(Finding::object).collect::<Json>().to_string())?;
     }
     match findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count() {
         0 => Ok(()),

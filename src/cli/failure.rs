@@ -5,7 +5,7 @@ use std::fmt;
 use crate::bus::Error;
 
 /// Why a command failed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     text: String,
     code: u8,
@@ -31,6 +31,16 @@ impl Failure {
     /// Ctrl-C, as shells number it.
     pub(super) fn interrupted() -> Self {
         Self { text: String::new(), code: 130 }
+    }
+
+    /// Whoever read the output has seen enough, and there is nothing to tell.
+    pub(super) fn unread() -> Self {
+        Self { text: String::new(), code: 1 }
+    }
+
+    /// The end of what is followed as long as somebody reads it.
+    pub(super) fn unless_unread(end: Result<(), Self>) -> Result<(), Self> {
+        end.or_else(|failure| if failure == Self::unread() { Ok(()) } else { Err(failure) })
     }
 
     pub(super) fn exit_code(&self) -> u8 {

@@ -1,5 +1,6 @@
 //! `bearerctl log`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -28,24 +29,56 @@ pub(super) async fn print(broker: &Broker, wanted: &Wanted) -> Result<(), Failur
     let access = broker.access().await?;
     let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
     let (mut after, mut entries) = access.read_log(0, 0).await?;
+    if !entries.iter().any(|entry| wanted.takes(entry)) {
+        output::note(&wanted.missed(&entries));
+    }
+    let mut interrupt = if wanted.follow { Some(super::interrupts()?) } else { None };
     loop {
         for entry in entries.iter().filter(|entry| wanted.takes(entry)) {
             let line = if wanted.json { object(entry).to_string() } else { line(entry, &TimeZone::system()) };
-            if !output::data(&line) {
+            output::data(&line)?;
+        }
+        let Some(interrupt) = &mut interrupt else { return Ok(()) };
+        let more = async {
+            clock.sleep(PAUSE).await;
+            access.read_log(after, WAIT_MS).await
+        };
+        let (next, more) = tokio::select! {
+            more = more => more?,
+            _ = interrupt.recv() => {
+                output::end_line();
                 return Ok(());
             }
-        }
-        if !wanted.follow {
-            return Ok(());
-        }
-        clock.sleep(PAUSE).await;
-        let (next, more) = access.read_log(after, WAIT_MS).await?;
+        };
         // A daemon that was started anew counts anew.
         (after, entries) = if next < after { access.read_log(0, 0).await? } else { (next, more) };
     }
 }
 
 impl Wanted {
+    /// What was looked for in vain, and what to do.
+    fn missed(&self, entries: &[Properties]) -> String {
+        let next = if self.follow {
+            "it goes on with what comes (Ctrl-C ends)"
+        } else {
+            "for all run: bearerctl log"
+        };
+        let account = self.account.as_ref().map(|name| format!("account {name:?}"));
+        let caller = self.caller.as_ref().map(|part| format!("a caller with {part:?}"));
+        let outcome = self.outcome.as_ref().map(|word| {
+            let seen: BTreeSet<&str> = entries.iter().map(|entry| text(entry, "outcome")).collect();
+            format!("outcome {word:?} (there are: {})", Vec::from_iter(seen).join(", "))
+        });
+        let wanted: Vec<String> = [account, caller, outcome].into_iter().flatten().collect();
+        match (entries.len(), wanted.as_slice()) {
+            (0, _) if self.follow => format!("nobody has asked for anything yet; {next}"),
+            (0, _) => {
+                "nobody has asked for anything yet; to see it come run: bearerctl log --follow".to_owned()
+            }
+            (count, wanted) => format!("none of {count} entries has {}; {next}", wanted.join(" and ")),
+        }
+    }
+
     fn takes(&self, entry: &Properties) -> bool {
         let account = self.account.as_deref().is_none_or(|name| text(entry, "account") == name);
         let outcome = self.outcome.as_deref().is_none_or(|word| text(entry, "outcome") == word);
@@ -124,5 +157,11 @@ mod tests {
         };
         assert!(wanted("bash", "granted").takes(&entry));
         assert!(!wanted("bash", "AccessDenied").takes(&entry) && !wanted("git", "granted").takes(&entry));
+        assert_eq!(
+            wanted("git", "Granted").missed(&[entry]),
+            "none of 1 entries has account \"work\" and a caller with \"git\" and outcome \"Granted\" (there are: granted); \
+             for all run: bearerctl log"
+        );
+        assert!(wanted("git", "granted").missed(&[]).starts_with("nobody has asked for anything yet; "));
     }
 }

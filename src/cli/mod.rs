@@ -58,10 +58,12 @@ enum Command {
     Request(Request),
     /// Run a command with a token file that is kept fresh; its path is in BEARER_TOKEN_FILE.
     Exec {
+        /// By default the default account, or the only one.
         account: Option<String>,
         /// Put the token into BEARER_TOKEN too, where it is not kept fresh.
         #[arg(long)]
         env: bool,
+        /// The command and its arguments.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
@@ -83,9 +85,15 @@ enum Command {
         remove: bool,
     },
     /// Print completions for a shell.
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// Which one.
+        shell: clap_complete::Shell,
+    },
     /// Print the manual page, or write those of all commands into a folder.
-    Man { folder: Option<std::path::PathBuf> },
+    Man {
+        /// One that exists; a page is a file there.
+        folder: Option<std::path::PathBuf>,
+    },
 }
 
 /// What bearerd is asked to do.
@@ -93,6 +101,7 @@ enum Command {
 enum Request {
     /// Log in: opens the browser, waits, and says who is logged in.
     Login {
+        /// By default the default account, or the only one.
         account: Option<String>,
         /// Print the address only.
         #[arg(long)]
@@ -114,6 +123,7 @@ enum Request {
     Token {
         #[command(flatten)]
         wanted: token::Wanted,
+        /// How it is printed.
         #[arg(long, value_enum, default_value_t)]
         format: adapters::Format,
         /// Whom the mail server knows, for xoauth2; by default who is logged in.
@@ -125,14 +135,22 @@ enum Request {
         /// By default the account whose api_origins has the server.
         #[arg(long)]
         account: Option<String>,
+        /// Named by git, which has the rest on stdin.
         operation: adapters::GitOperation,
     },
     /// Answer a prompt for a password, for GIT_ASKPASS and its like; also by the name bearerctl-askpass.
-    Askpass { prompt: String },
+    Askpass {
+        /// What the other program would show, with the address that it is about.
+        prompt: String,
+    },
     /// Report a token that an API answered with 401; the token is read from stdin.
-    Reject { account: Option<String> },
+    Reject {
+        /// By default the default account, or the only one.
+        account: Option<String>,
+    },
     /// Show the accounts: state, who, when things expire.
     Status {
+        /// This one only.
         account: Option<String>,
         /// For programs.
         #[arg(long)]
@@ -143,6 +161,7 @@ enum Request {
     },
     /// Print each change of an account's state, until Ctrl-C.
     Monitor {
+        /// This one only.
         account: Option<String>,
         /// A line of JSON for each change, with all that changed.
         #[arg(long)]
@@ -150,6 +169,7 @@ enum Request {
     },
     /// Show who asked for what, and what came of it.
     Log {
+        /// This one only.
         account: Option<String>,
         /// Only callers with this in their name, unit or chain of processes.
         #[arg(long, value_name = "TEXT")]
@@ -178,15 +198,22 @@ enum Request {
         json: bool,
     },
     /// Remove the account's tokens, and end the session at the provider.
-    Logout { account: Option<String> },
+    Logout {
+        /// By default the default account, or the only one.
+        account: Option<String>,
+    },
     /// Refresh the access token now.
-    Refresh { account: Option<String> },
+    Refresh {
+        /// By default the default account, or the only one.
+        account: Option<String>,
+    },
     /// Read the configuration again.
     Reload,
     /// Unlock the keyring, with its own prompt, and wait for it.
     Unlock,
     /// Store a personal token, from a hidden prompt or from stdin.
     SetToken {
+        /// By default the default account, or the only one.
         account: Option<String>,
         /// Remove the stored one.
         #[arg(long)]
@@ -194,6 +221,7 @@ enum Request {
     },
     /// Store the client secret, from a hidden prompt or from stdin.
     SetSecret {
+        /// Whose client it is.
         account: String,
         /// Remove the stored one.
         #[arg(long)]
@@ -287,19 +315,24 @@ async fn ask(request: Request) -> Result<(), Failure> {
         }
         Request::Askpass { prompt } => adapters::askpass(&broker, &prompt).await,
         Request::Reject { account } => token::reject(&broker, &name(account)).await,
-        Request::Status { account, watch: true, .. } => watch::table(&broker, account.as_deref()).await,
+        Request::Status { account, watch: true, .. } => {
+            Failure::unless_unread(watch::table(&broker, account.as_deref()).await)
+        }
         Request::Status { account, json, .. } => status::print(&broker, account.as_deref(), json).await,
-        Request::Monitor { account, json } => watch::monitor(&broker, account.as_deref(), json).await,
+        Request::Monitor { account, json } => {
+            Failure::unless_unread(watch::monitor(&broker, account.as_deref(), json).await)
+        }
         Request::Log { account, caller, outcome, follow, json } => {
             let account = match account {
                 Some(account) => Some(broker.resolve(&account).await?),
                 None => None,
             };
-            log::print(&broker, &log::Wanted { account, caller, outcome, follow, json }).await
+            let wanted = log::Wanted { account, caller, outcome, follow, json };
+            Failure::unless_unread(log::print(&broker, &wanted).await)
         }
         Request::Pause => {
             broker.access().await?.pause().await?;
-            output::note("paused: nothing is handed out; to go on run: bearerctl resume");
+            output::note(status::PAUSED);
             Ok(())
         }
         Request::Resume => {

@@ -1,8 +1,9 @@
 //! What is printed: lines, durations, and a sign of life on terminals.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
+use super::failure::Failure;
 use crate::clock::Clock;
 
 /// A line for people, on stderr. That nobody reads it is no reason to fail.
@@ -10,16 +11,23 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Data, on stdout. `false` when its reader has gone.
-pub(super) fn data(text: &str) -> bool {
+/// Data, on stdout.
+pub(super) fn data(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+    written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
 }
 
-/// As it is, on a terminal. `false` when it has gone.
-pub(super) fn raw(text: &str) -> bool {
+/// As it is, on a terminal.
+pub(super) fn raw(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    write!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+    written(write!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
+fn written(end: std::io::Result<()>) -> Result<(), Failure> {
+    end.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::unread(),
+        _ => Failure::failed(format!("stdout cannot be written: {error}")),
+    })
 }
 
 /// Ends the line on which a terminal has shown the Ctrl-C, so that the prompt gets one of its own.

@@ -11,26 +11,31 @@ use crate::clock::Clock;
 
 const COLUMNS: [&str; 7] = ["ACCOUNT", "STATE", "WHO", "ACCESS", "SESSION", "REFRESH", "STORE"];
 
+pub(super) const PAUSED: &str = "paused: nothing is handed out; to go on run: bearerctl resume";
+pub(super) const NO_ACCOUNT: &str = "no account is configured; to add one run: bearerctl add NAME";
+
 pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) -> Result<(), Failure> {
     let accounts = accounts(broker, account).await?;
     let text = if json {
         let accounts: Vec<Json> = accounts.iter().map(|(_, properties)| object(properties)).collect();
         Json::from(accounts).to_string()
     } else if accounts.is_empty() {
-        output::note("no account is configured; to add one run: bearerctl add NAME");
+        output::note(NO_ACCOUNT);
         return Ok(());
     } else {
         let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
         table(&accounts, now(&clock), Colours::of_stdout(), output::columns())
     };
-    if !output::data(&text) {
-        return Err(Failure::failed("stdout is closed"));
-    }
-    // Not for sandboxed programs.
-    if broker.access().await?.paused().await.unwrap_or(false) {
-        output::note("paused: nothing is handed out; to go on run: bearerctl resume");
+    output::data(&text)?;
+    if paused(broker).await? {
+        output::note(PAUSED);
     }
     Ok(())
+}
+
+/// Whether tokens are held back; sandboxed programs are not told.
+pub(super) async fn paused(broker: &Broker) -> Result<bool, Failure> {
+    Ok(broker.access().await?.paused().await.unwrap_or(false))
 }
 
 /// The accounts to show: all, or the named one.

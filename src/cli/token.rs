@@ -17,6 +17,7 @@ use crate::secret::MAX_SECRET_BYTES;
 /// Which token is wanted.
 #[derive(Default, clap::Args)]
 pub(super) struct Wanted {
+    /// By default the default account, or the only one.
     account: Option<String>,
     /// The request, for --format dpop.
     #[arg(num_args = 0..=2, value_names = ["METHOD", "URL"])]
@@ -106,7 +107,7 @@ pub(super) async fn print(
 
 fn write(token: Token, format: Format, user: Option<&str>, proof: Option<&str>) -> Result<(), Failure> {
     let text = format.write(token, user, proof)?;
-    if output::data(&text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
+    output::data(&text)
 }
 
 /// Reports the token on stdin as refused.

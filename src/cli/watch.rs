@@ -31,28 +31,26 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
     let mut interrupt = super::interrupts()?;
     if live {
         // What is on the screen stays above.
-        output::raw(&format!("{}{HOME}{CLEAR}", "\n".repeat(usize::from(output::rows()))));
+        output::raw(&format!("{}{HOME}{CLEAR}", "\n".repeat(usize::from(output::rows()))))?;
     }
     let mut shown = String::new();
     loop {
-        let accounts = match status::accounts(broker, account).await {
-            Ok(accounts) => accounts,
+        let (accounts, remark) = match look(broker, account).await {
+            Ok(look) => look,
+            Err(failure) if shown.is_empty() => return Err(failure),
             // It may come back, and a bad configuration may be corrected.
-            Err(failure) => {
-                output::note(&format!("bearerctl: {failure}"));
-                Vec::new()
-            }
+            Err(failure) => (Vec::new(), format!("bearerctl: {failure}")),
         };
         loop {
             let (now, fits) = (status::now(&clock), output::columns());
-            let text = status::table(&accounts, now, Colours::of_stdout(), fits);
-            let fresh = if live {
-                output::raw(&format!("{HOME}{CLEAR}{text}\n"))
-            } else {
-                text == shown || output::data(&text)
-            };
-            if !fresh {
-                return Ok(());
+            let mut text = status::table(&accounts, now, Colours::of_stdout(), fits);
+            if !remark.is_empty() {
+                text = format!("{text}\n{remark}");
+            }
+            if live {
+                output::raw(&format!("{HOME}{CLEAR}{text}\n"))?;
+            } else if text != shown {
+                output::data(&text)?;
             }
             shown = text;
             tokio::select! {
@@ -68,6 +66,22 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
             }
         }
     }
+}
+
+/// The accounts, and what is to be said about all of them.
+async fn look(
+    broker: &Broker,
+    account: Option<&str>,
+) -> Result<(Vec<(String, Properties)>, String), Failure> {
+    let accounts = status::accounts(broker, account).await?;
+    let remark = if status::paused(broker).await? {
+        status::PAUSED
+    } else if accounts.is_empty() {
+        status::NO_ACCOUNT
+    } else {
+        ""
+    };
+    Ok((accounts, remark.to_owned()))
 }
 
 /// Prints each change of a state, as text or as a line of JSON, until Ctrl-C.
@@ -126,9 +140,7 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
         if let Some(state) = state {
             states.insert(name.clone(), state.to_owned());
         }
-        if !output::data(&line) {
-            return Ok(());
-        }
+        output::data(&line)?;
     }
 }
 

@@ -23,4 +23,5 @@ mod security;
 mod store;
 mod support;
 mod tls;
+mod walk;
 mod watch;

@@ -36,7 +36,7 @@ pub(in crate::cli) async fn answer(broker: &Broker, prompt: &str) -> Result<(), 
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    if output::data(text) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
+    output::data(text)
 }
 
 /// The origin of the address in a prompt like `Password for 'https://robin@git.example':`.

@@ -19,7 +19,7 @@ pub(in crate::cli) enum Format {
     Json,
     /// An Authorization header.
     Header,
-    /// BEARER_TOKEN=…, for eval or an environment file.
+    /// BEARER_TOKEN=TOKEN, for eval or an environment file.
     Env,
     /// For curl --config -, so that the token is in no command line.
     Curl,

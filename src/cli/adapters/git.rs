@@ -54,7 +54,7 @@ pub(in crate::cli) async fn credential(
         broker.root.get_token_with_options(&account, std::collections::HashMap::new()).await?;
     let token = Zeroizing::new(token);
     let answer = answer(&request, &token, text(&details, "token_type"), expires_at);
-    if output::data(&answer) { Ok(()) } else { Err(Failure::failed("stdout is closed")) }
+    output::data(&answer)
 }
 
 fn answer(request: &Request<'_>, token: &str, token_type: &str, expires_at: u64) -> Zeroizing<String> {

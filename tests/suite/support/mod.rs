@@ -5,4 +5,5 @@ pub(crate) mod desk;
 pub(crate) mod desktop;
 pub(crate) mod keyring;
 pub(crate) mod reference;
+pub(crate) mod terminal;
 pub(crate) mod trap;

@@ -1,0 +1,227 @@
+//! The rules that hold for all commands of `bearerctl`, found by walking through its own help.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::process::{Output, Stdio};
+
+use bearerd::sandbox::provider::Settings;
+use tokio::process::Command;
+
+use crate::support::desk::Desk;
+use crate::support::terminal;
+
+/// Every command and every option says what it does, the same on a page, to a shell and on a terminal.
+#[tokio::test]
+async fn every_command_explains_itself_everywhere() {
+    let pages = tempfile::tempdir().unwrap();
+    assert!(run(&["man", pages.path().to_str().unwrap()]).await.status.success());
+    let mut shells = Vec::new();
+    for shell in ["bash", "zsh", "fish"] {
+        shells.push((shell, out(&run(&["completions", shell]).await)));
+    }
+
+    for name in commands().await {
+        let short = run(&[&name, "-h"]).await;
+        let long = run(&[&name, "--help"]).await;
+        assert_eq!(out(&long), out(&run(&["help", &name]).await), "{name}");
+        let page = std::fs::read_to_string(pages.path().join(format!("bearerctl-{name}.1"))).unwrap();
+        for (shell, text) in &shells {
+            assert!(text.contains(&name), "{shell} does not know {name}");
+        }
+        for help in [&short, &long] {
+            let text = out(help);
+            assert!(help.status.success() && help.stderr.is_empty(), "{name}: {help:?}");
+            assert!(text.is_ascii() && !text.contains('\x1b'), "{name}: {text}");
+            assert!(text.contains(&format!("Usage: bearerctl {name}")), "{name}: {text}");
+        }
+        for (word, about) in words(&out(&short)) {
+            assert!(!about.is_empty(), "{name}: nothing is said about {word}");
+            let Some(option) = word.split_once("--").map(|(_, long)| long.split(' ').next().unwrap()) else {
+                continue;
+            };
+            assert!(page.contains(&option.replace('-', "\\-")), "bearerctl-{name}.1 has no --{option}");
+            for (shell, text) in &shells {
+                assert!(text.contains(option), "{shell} does not know {name} --{option}");
+            }
+        }
+    }
+}
+
+/// Design section 4: what is not understood ends with 2, says what would be, and prints no data.
+#[tokio::test]
+async fn what_is_not_understood_is_a_usage_error() {
+    for name in commands().await {
+        let done = run(&[&name, "--no-such-option"]).await;
+
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(2), ""), "{name}");
+        assert!(err(&done).trim_end().ends_with("try '--help'."), "{name}: {}", err(&done));
+    }
+}
+
+/// Whoever runs it without a bus or a daemon learns that at once, on one line, with what to do.
+#[tokio::test]
+async fn without_a_daemon_every_command_says_what_to_do() {
+    let desk = Desk::bare(Settings::default()).await;
+    for arguments in requests() {
+        let done = desk.ctl(arguments, "canary-x\n").await;
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(1), ""), "{arguments:?}");
+        let said = err(&done);
+        assert!(
+            said.ends_with("run: bearerctl setup\n") && said.lines().count() == 1,
+            "{arguments:?}: {said}"
+        );
+
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        let nothing = format!("unix:path={}", desk.path("nothing").display());
+        command.args(arguments).env("DBUS_SESSION_BUS_ADDRESS", nothing);
+        let done = desk.run(command, "canary-x\n").await;
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(
+            err(&done).contains("no session bus") && err(&done).lines().count() == 1,
+            "{arguments:?}: {done:?}"
+        );
+    }
+}
+
+/// A reader that has seen enough ends it without a word; a full disk is told.
+#[tokio::test]
+async fn a_reader_that_goes_is_no_trouble_and_a_full_disk_is() {
+    let desk = Desk::logged_in().await;
+    for (arguments, ends_with) in [
+        (&["token"][..], 1),
+        (&["token", "--format", "json"], 1),
+        (&["status"], 1),
+        (&["status", "--json"], 1),
+        (&["status", "--watch"], 0),
+        (&["log"], 0),
+        (&["log", "--follow", "--json"], 0),
+        (&["doctor"], 1),
+        (&["doctor", "--json"], 1),
+        (&["completions", "bash"], 1),
+        (&["man"], 1),
+        (&["--help"], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let end = async |stdout: Stdio| {
+            let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+            let child = command.args(arguments).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+            let done = child.wait_with_output().await.unwrap();
+            (done.status.code(), err(&done))
+        };
+
+        assert_eq!(end(writer.into()).await, (Some(ends_with), String::new()), "{arguments:?}");
+
+        if arguments != ["--help"] {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let (code, said) = end(full.into()).await;
+            assert_eq!(code, Some(1), "{arguments:?}");
+            assert!(said.starts_with("bearerctl: stdout cannot be written: No space left"), "{said}");
+        }
+    }
+}
+
+/// Design section 4: `NO_COLOR` is honoured, and files and plain terminals get no control characters at all.
+#[tokio::test]
+async fn colours_are_for_terminals_that_show_them() {
+    let desk = Desk::logged_in().await;
+    let table = async |name: &str, value: &str| {
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        command.arg("status").env("TERM", "xterm").env(name, value);
+        terminal::shown(command, 80, "").await.1
+    };
+
+    assert!(table("LANG", "C").await.contains("\x1b[32mready"));
+    assert!(!table("NO_COLOR", "1").await.contains('\x1b'));
+    assert!(!table("TERM", "dumb").await.contains('\x1b'));
+    assert!(!out(&desk.ctl(&["status"], "").await).contains('\x1b'));
+}
+
+/// A pause is what somebody who wonders about refused tokens looks for; it is told as long as it lasts.
+#[tokio::test]
+async fn a_followed_status_shows_a_pause() {
+    let desk = Desk::logged_in().await;
+    desk.ctl(&["pause"], "").await;
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    command.args(["status", "--watch"]).env("TERM", "xterm");
+
+    let (status, shown) = terminal::shown(command, 80, "paused: nothing is handed out").await;
+
+    assert!(status.success() && shown.contains("run: bearerctl resume"), "{shown}");
+    let unknown = desk.ctl(&["status", "--watch", "nobody"], "").await;
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+}
+
+/// Nothing found is an answer too: what was looked for, and what there is.
+#[tokio::test]
+async fn a_log_without_a_match_says_what_it_looked_for() {
+    let desk = Desk::logged_in().await;
+    for format in [&[][..], &["--json"]] {
+        let arguments = [&["log", "--outcome", "Granted"][..], format].concat();
+        let done = desk.ctl(&arguments, "").await;
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(0), ""), "{done:?}");
+        let said = err(&done);
+        assert!(said.contains("outcome \"Granted\" (there are: granted, succeeded)"), "{said}");
+        assert!(said.ends_with("; for all run: bearerctl log\n"), "{said}");
+    }
+}
+
+/// The names of all commands.
+async fn commands() -> Vec<String> {
+    let help = out(&run(&["--help"]).await);
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = list.take_while(|line| !line.is_empty()).filter(|line| line.starts_with("  "));
+    let names: Vec<String> = names
+        .filter(|line| !line.starts_with("   "))
+        .map(|line| line.split_whitespace().next().unwrap().to_owned())
+        .filter(|name| name != "help")
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
+/// The arguments and options in a command's short help, and what it says about each.
+fn words(help: &str) -> Vec<(&str, &str)> {
+    let listed = help.lines().map(str::trim).filter(|line| line.starts_with(['-', '[', '<']));
+    listed.map(|line| line.split_once("  ").unwrap_or((line, ""))).collect()
+}
+
+/// One call of everything that asks the daemon.
+fn requests() -> Vec<&'static [&'static str]> {
+    vec![
+        &["status"],
+        &["status", "--json"],
+        &["status", "--watch"],
+        &["monitor"],
+        &["log"],
+        &["permissions"],
+        &["permissions", "--forget", "a", "b"],
+        &["pause"],
+        &["resume"],
+        &["login"],
+        &["token"],
+        &["token", "work", "--format", "json"],
+        &["reject"],
+        &["logout"],
+        &["refresh"],
+        &["reload"],
+        &["unlock"],
+        &["set-token"],
+        &["set-secret", "work"],
+        &["exec", "--", "true"],
+    ]
+}
+
+/// Without a session.
+async fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerctl"));
+    command.env_clear().args(arguments).stdin(Stdio::null()).output().await.unwrap()
+}
+
+fn out(done: &Output) -> String {
+    String::from_utf8(done.stdout.clone()).unwrap()
+}
+
+fn err(done: &Output) -> String {
+    String::from_utf8(done.stderr.clone()).unwrap()
+}
