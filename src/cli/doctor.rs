@@ -83,7 +83,7 @@ pub(super) fn wrong(text: impl Into<String>) -> Finding {
 pub(super) async fn examine(json: bool) -> Result<(), Failure> {
     let mut findings = Vec::new();
     let mut tell = |finding: Finding| {
-        let told = if json { Ok(()) } else { output::data(&finding.line()) };
+        let told = if json { Ok(()) } else { output::lines(&finding.line()) };
         findings.push(finding);
         told
     };
@@ -165,7 +165,7 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
 pub(super) fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if !json {
         for finding in findings {
-            output::data(&finding.line())?;
+            output::lines(&finding.line())?;
         }
     }
     conclude(findings, json)

@@ -35,8 +35,11 @@ pub(super) async fn print(broker: &Broker, wanted: &Wanted) -> Result<(), Failur
     let mut interrupt = if wanted.follow { Some(super::interrupts()?) } else { None };
     loop {
         for entry in entries.iter().filter(|entry| wanted.takes(entry)) {
-            let line = if wanted.json { object(entry).to_string() } else { line(entry, &TimeZone::system()) };
-            output::data(&line)?;
+            if wanted.json {
+                output::data(&object(entry).to_string())?;
+            } else {
+                output::lines(&line(entry, &TimeZone::system()))?;
+            }
         }
         let Some(interrupt) = &mut interrupt else { return Ok(()) };
         let more = async {

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use qrcode::render::unicode::Dense1x2;
 use zbus::zvariant::{ObjectPath, OwnedObjectPath, Value};
 
 use super::broker::{Broker, text};
 use super::failure::Failure;
-use super::output::{self, Spinner};
+use super::output::{self, Colours, Spinner};
 use super::{browser, unlock};
 use crate::bus::Error;
 use crate::bus::proxy::LoginProxy;
@@ -176,14 +177,23 @@ async fn device_text(account: &str, login: &LoginProxy<'_>, url: &str) -> Result
     ))
 }
 
-/// For a camera: black on white whatever the terminal's colours are. Empty if the address is too long.
+/// For a camera: black on white whatever the terminal's colours are; without colours for a dark terminal, as most
+/// are. Empty if the address is too long, or the terminal cannot show it.
 fn qr_code(url: &str) -> String {
-    let Ok(code) = qrcode::QrCode::with_error_correction_level(url, qrcode::EcLevel::L) else {
+    let code = qrcode::QrCode::with_error_correction_level(url, qrcode::EcLevel::L);
+    let (Ok(code), true) = (code, output::speaks_utf8()) else { return String::new() };
+    let Colours(coloured) = Colours::of_stderr();
+    let mut picture = code.render::<Dense1x2>();
+    if !coloured {
+        picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
+    }
+    let picture = picture.build();
+    let width = picture.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+    if output::columns(std::io::stderr()).is_some_and(|columns| columns < width) {
         return String::new();
-    };
-    let picture = code.render::<qrcode::render::unicode::Dense1x2>().build();
-    let lines = picture.lines().map(|line| format!("\x1b[30;107m{line}\x1b[0m\n"));
-    lines.collect()
+    }
+    let line = |line| if coloured { format!("\x1b[30;107m{line}\x1b[0m\n") } else { format!("{line}\n") };
+    picture.lines().map(line).collect()
 }
 
 /// Waits for the end of the attempt.

@@ -1,6 +1,8 @@
 //! What is printed: lines, durations, and a sign of life on terminals.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::failure::Failure;
@@ -8,19 +10,24 @@ use crate::clock::Clock;
 
 /// A line for people, on stderr. That nobody reads it is no reason to fail.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
 }
 
-/// Data, on stdout.
+/// Lines for people, on stdout.
+pub(super) fn lines(text: &str) -> Result<(), Failure> {
+    data(&plain(text))
+}
+
+/// Data for programs, on stdout.
 pub(super) fn data(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
 }
 
-/// As it is, on a terminal.
+/// What moves the cursor of a terminal.
 pub(super) fn raw(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    written(write!(stdout, "{text}").and_then(|()| stdout.flush()))
+    written(write!(stdout, "{}", plain(text)).and_then(|()| stdout.flush()))
 }
 
 fn written(end: std::io::Result<()>) -> Result<(), Failure> {
@@ -28,6 +35,22 @@ fn written(end: std::io::Result<()>) -> Result<(), Failure> {
         ErrorKind::BrokenPipe => Failure::unread(),
         _ => Failure::failed(format!("stdout cannot be written: {error}")),
     })
+}
+
+/// Whether the locale's characters are UTF-8.
+pub(super) fn speaks_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|locale| !locale.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// With signs of ours that every locale has; people's names stay as they are.
+fn plain(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() || speaks_utf8() {
+        return text.into();
+    }
+    text.replace('←', "<-").replace('…', "...").into()
 }
 
 /// Ends the line on which a terminal has shown the Ctrl-C, so that the prompt gets one of its own.
@@ -42,20 +65,29 @@ pub(super) fn rows() -> u16 {
     rustix::termios::tcgetwinsize(std::io::stdout()).map_or(24, |size| size.ws_row)
 }
 
-/// The terminal's width, where stdout is one.
-pub(super) fn columns() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+/// The terminal's width, where this is one.
+pub(super) fn columns(of: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
-/// Colours where a person sees them: on a terminal, unless `NO_COLOR` is set.
+/// Colours where a person sees them: on a terminal or with `CLICOLOR_FORCE`, unless `NO_COLOR` is set.
 #[derive(Clone, Copy)]
 pub(super) struct Colours(pub(super) bool);
 
 impl Colours {
     pub(super) fn of_stdout() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(super::stdout_is_terminal() && !refused)
+        Self::wanted(super::stdout_is_terminal())
+    }
+
+    pub(super) fn of_stderr() -> Self {
+        Self::wanted(super::stderr_is_terminal())
+    }
+
+    fn wanted(on_terminal: bool) -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        Self((on_terminal || forced) && set("NO_COLOR").is_none())
     }
 
     /// `text` in the colour of an account's state.
@@ -129,7 +161,10 @@ impl Spinner {
             let mut tick = tokio::time::interval(Duration::from_millis(120));
             for sign in ['|', '/', '-', '\\'].iter().cycle() {
                 tick.tick().await;
-                let _ = write!(std::io::stderr().lock(), "\r{sign} {} \x1b[K", text());
+                // On a second line it could not be overwritten.
+                let room = columns(std::io::stderr()).map_or(usize::MAX, |columns| columns.saturating_sub(4));
+                let text: String = text().chars().take(room).collect();
+                let _ = write!(std::io::stderr().lock(), "\r{sign} {text} \x1b[K");
             }
         });
         Self { task: Some(task) }

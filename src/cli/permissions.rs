@@ -9,17 +9,14 @@ use super::output;
 /// What was allowed for good.
 pub(super) async fn print(broker: &Broker, json: bool) -> Result<(), Failure> {
     let permissions = broker.access().await?.list_permissions().await?;
-    let text = if json {
+    if json {
         let object = |(account, caller, since): &(String, String, u64)| json!({ "account": account, "caller": caller, "since": since });
-        permissions.iter().map(object).collect::<Json>().to_string()
-    } else if permissions.is_empty() {
+        return output::data(&permissions.iter().map(object).collect::<Json>().to_string());
+    }
+    if permissions.is_empty() {
         output::note("nothing was allowed for good; what rules allow is in the configuration");
-        return Ok(());
-    } else {
-        let line = |(account, caller, _): &(String, String, u64)| format!("{account}  {caller}");
-        permissions.iter().map(line).collect::<Vec<_>>().join("\n")
-    };
-    output::data(&text)
+    }
+    permissions.iter().try_for_each(|(account, caller, _)| output::lines(&format!("{account}  {caller}")))
 }
 
 /// Takes an answer back: the caller's id, and the account.

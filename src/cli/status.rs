@@ -16,17 +16,17 @@ pub(super) const NO_ACCOUNT: &str = "no account is configured; to add one run: b
 
 pub(super) async fn print(broker: &Broker, account: Option<&str>, json: bool) -> Result<(), Failure> {
     let accounts = accounts(broker, account).await?;
-    let text = if json {
+    if json {
         let accounts: Vec<Json> = accounts.iter().map(|(_, properties)| object(properties)).collect();
-        Json::from(accounts).to_string()
+        output::data(&Json::from(accounts).to_string())?;
     } else if accounts.is_empty() {
         output::note(NO_ACCOUNT);
         return Ok(());
     } else {
         let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
-        table(&accounts, now(&clock), Colours::of_stdout(), output::columns())
-    };
-    output::data(&text)?;
+        let fits = output::columns(std::io::stdout());
+        output::lines(&table(&accounts, now(&clock), Colours::of_stdout(), fits))?;
+    }
     if paused(broker).await? {
         output::note(PAUSED);
     }

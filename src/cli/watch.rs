@@ -42,7 +42,7 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
             Err(failure) => (Vec::new(), format!("bearerctl: {failure}")),
         };
         loop {
-            let (now, fits) = (status::now(&clock), output::columns());
+            let (now, fits) = (status::now(&clock), output::columns(std::io::stdout()));
             let mut text = status::table(&accounts, now, Colours::of_stdout(), fits);
             if !remark.is_empty() {
                 text = format!("{text}\n{remark}");
@@ -50,7 +50,7 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
             if live {
                 output::raw(&format!("{HOME}{CLEAR}{text}\n"))?;
             } else if text != shown {
-                output::data(&text)?;
+                output::lines(&text)?;
             }
             shown = text;
             tokio::select! {
@@ -121,13 +121,13 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
             continue;
         };
         let state = changed.get("State").and_then(|state| state.downcast_ref::<&str>().ok());
-        let line = if json {
+        if json {
             let mut object = Map::from_iter([
                 ("time".to_owned(), Json::from(clock.now().wall.as_secs())),
                 ("account".to_owned(), Json::from(name.as_str())),
             ]);
             object.extend(changed.iter().map(|(key, value)| (status::snake_case(key), plain(value))));
-            Json::Object(object).to_string()
+            output::data(&Json::Object(object).to_string())?;
         } else {
             let Some(state) = state else { continue };
             let before = states.get(name).map_or("", String::as_str);
@@ -135,12 +135,11 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
             let colours = Colours::of_stdout();
             let (time, state) = (local_time(&clock), colours.state(state, state));
             let sentence = if message.is_empty() { String::new() } else { format!(": {message}") };
-            format!("{time}  {name}: {before} -> {state}{sentence}")
-        };
+            output::lines(&format!("{time}  {name}: {before} -> {state}{sentence}"))?;
+        }
         if let Some(state) = state {
             states.insert(name.clone(), state.to_owned());
         }
-        output::data(&line)?;
     }
 }
 

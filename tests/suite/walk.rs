@@ -134,7 +134,76 @@ async fn colours_are_for_terminals_that_show_them() {
     assert!(table("LANG", "C").await.contains("\x1b[32mready"));
     assert!(!table("NO_COLOR", "1").await.contains('\x1b'));
     assert!(!table("TERM", "dumb").await.contains('\x1b'));
-    assert!(!out(&desk.ctl(&["status"], "").await).contains('\x1b'));
+    let piped = async |more: &[(&str, &str)]| {
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        command.arg("status").envs(more.iter().copied());
+        out(&desk.run(command, "").await).contains('\x1b')
+    };
+    assert!(!piped(&[]).await && piped(&[("CLICOLOR_FORCE", "1")]).await);
+    assert!(!piped(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).await);
+}
+
+/// Whatever the locale, what is shown can be read; programs get UTF-8.
+#[tokio::test]
+async fn a_locale_without_utf_8_gets_plain_signs() {
+    let desk = Desk::logged_in().await;
+    desk.ctl(&["token"], "").await;
+    for (name, value, plain) in [
+        ("LANG", "C.UTF-8", false),
+        ("LC_ALL", "C", true),
+        ("LC_CTYPE", "de_DE", true),
+        ("LC_ALL", "de_DE.utf8", false),
+    ] {
+        let run = async |arguments: &[&str]| {
+            let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+            command.args(arguments).env(name, value);
+            out(&desk.run(command, "").await)
+        };
+
+        let log = run(&["log"]).await;
+
+        assert_eq!((log.contains(" <- "), log.contains(" ← ")), (plain, !plain), "{value}: {log}");
+        assert!(run(&["log", "--json"]).await.contains(" ← "), "{value}");
+    }
+}
+
+/// A picture for a camera is shown whole or not at all, and what turns stays on its line.
+#[tokio::test]
+async fn a_device_login_fits_its_terminal() {
+    let desk = Desk::start().await;
+    let last = "waiting for the code";
+    let shown = async |columns: u16, environment: &[(&str, &str)]| {
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        command.args(["login", "--device"]).env("TERM", "xterm").envs(environment.iter().copied());
+        let (status, shown) = terminal::shown(command, columns, last).await;
+        assert_eq!(status.code(), Some(130), "{shown}");
+        shown
+    };
+    let wide = shown(100, &[]).await;
+    assert!(wide.contains("\x1b[30;107m") && wide.contains('▀'), "{wide}");
+    let plain = shown(100, &[("NO_COLOR", "1")]).await;
+    assert!(plain.contains('▀') && !plain.contains("\x1b[30"), "{plain}");
+    for (columns, environment) in [(30, ("LANG", "C.UTF-8")), (100, ("LC_ALL", "C"))] {
+        let shown = shown(columns, &[environment]).await;
+        assert!(shown.contains("and enter the code:") && !shown.contains('▀'), "{shown}");
+        let turning = shown.split('\r').filter(|line| line.contains(last));
+        for line in turning {
+            assert!(line.trim_end_matches("\x1b[K").chars().count() < usize::from(columns), "{line:?}");
+        }
+    }
+}
+
+/// Help is as wide as the terminal, and no wider than what is easily read.
+#[tokio::test]
+async fn help_fits_its_terminal() {
+    for columns in [50, 200] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bearerctl"));
+        command.env_clear().env("NO_COLOR", "1").args(["login", "--help"]);
+
+        let (_, help) = terminal::shown(command, columns, "").await;
+
+        assert!(help.lines().all(|line| line.trim_end().len() <= usize::from(columns.min(100))), "{help}");
+    }
 }
 
 /// A pause is what somebody who wonders about refused tokens looks for; it is told as long as it lasts.

@@ -111,7 +111,7 @@ impl Desk {
     pub(crate) fn program(&self, path: &str) -> Command {
         let mut command = Command::new(path);
         command.env_clear().kill_on_drop(true);
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LANG", "C.UTF-8");
         command.env("DBUS_SESSION_BUS_ADDRESS", &self.bus.address).env("HOME", self.path("home"));
         // This machine's own is nothing to a test.
         command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("system-bus").display()));
