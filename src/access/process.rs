@@ -19,6 +19,8 @@ use crate::clock::Clock;
 const ROOT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Kernel texts and instance files are shorter.
 const MAX_TEXT: u64 = 64 * 1024;
+/// Most are shorter than this, and read at once.
+const USUAL_TEXT: usize = 1024;
 /// The most parents that are named.
 const MAX_PARENTS: usize = 8;
 
@@ -148,7 +150,7 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 
 /// A text of the kernel's, which never waits for anybody.
 fn text(path: &str) -> Option<String> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL_TEXT);
     File::open(path).ok()?.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
