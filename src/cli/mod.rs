@@ -236,6 +236,12 @@ pub fn main() -> ExitCode {
     if let Some(end) = shortcut(&words) {
         return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
     }
+    parse_and_run(words)
+}
+
+// Its stack is large, and a shortcut does without.
+#[inline(never)]
+fn parse_and_run(words: Vec<OsString>) -> ExitCode {
     let arguments = Arguments::parse_from(words);
     if let Command::Request(Request::Token { wanted, format, user }) = &arguments.command
         && let Some(end) = token::print_directly(wanted, *format, user.as_deref())
