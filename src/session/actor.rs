@@ -85,7 +85,8 @@ pub fn prepare<P: Provider, S: Store>(
         warm: Arc::default(),
         clock: parts.clock.clone(),
     };
-    let mut actor = Actor {
+    // Its task would hold it once for each function that it is moved to.
+    let mut actor = Box::new(Actor {
         account: parts.account,
         oauth: parts.oauth,
         store: parts.store,
@@ -104,7 +105,7 @@ pub fn prepare<P: Provider, S: Store>(
         busy: parts.busy,
         busy_guard: None,
         give_up: None,
-    };
+    });
     let task = async move {
         actor.perform(effects);
         actor.run(inbox).await;
@@ -150,7 +151,7 @@ pub(super) enum Completion {
 }
 
 impl<P: Provider, S: Store> Actor<P, S> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    async fn run(mut self: Box<Self>, mut inbox: mpsc::Receiver<Command>) {
         let mut store_changes = self.store.changes();
         store_changes.mark_unchanged();
         let mut returns = self.budget.returns();
@@ -188,7 +189,11 @@ impl<P: Provider, S: Store> Actor<P, S> {
     }
 
     /// Lets what was sent to the provider come back and be saved.
-    async fn drain(mut self, inbox: mpsc::Receiver<Command>, heir: Option<oneshot::Sender<Heirloom>>) {
+    async fn drain(
+        mut self: Box<Self>,
+        inbox: mpsc::Receiver<Command>,
+        heir: Option<oneshot::Sender<Heirloom>>,
+    ) {
         // Whoever still waits in there is told to try again.
         drop(inbox);
         self.session.stopping = true;
