@@ -44,17 +44,21 @@ pub(crate) struct Goal {
 impl Goal {
     /// A ratio, or whatever has no unit.
     pub(crate) fn at_most(what: &'static str, measured: f64, most: f64) -> Self {
-        Self::bound(what, measured, measured <= most, &format!("at most {most}"))
+        Self::bound(what, measured, measured <= most, &format!("at most {most}"), "")
     }
 
     pub(crate) fn at_least(what: &'static str, measured: f64, least: f64) -> Self {
-        Self::bound(what, measured, measured >= least, &format!("at least {least}"))
+        Self::bound(what, measured, measured >= least, &format!("at least {least}"), "")
     }
 
-    fn bound(what: &'static str, measured: f64, met: bool, goal: &str) -> Self {
+    pub(crate) fn below(what: &'static str, measured: f64, most: f64, unit: &str) -> Self {
+        Self::bound(what, measured, measured < most, &format!("under {most} {unit}"), unit)
+    }
+
+    fn bound(what: &'static str, measured: f64, met: bool, goal: &str, unit: &str) -> Self {
         let digits = if measured < 10.0 { 2 } else { 0 };
-        let measured = format!("{measured:.digits$}");
-        Self { what, bound: goal.to_owned(), measured, met }
+        let measured = format!("{measured:.digits$} {unit}").trim_end().to_owned();
+        Self { what, bound: goal.trim_end().to_owned(), measured, met }
     }
 
     pub(crate) fn row(&self) -> String {

@@ -1,15 +1,17 @@
 //! How long a token takes beside floors that return as much with nothing behind them, and beside what else hands
-//! out tokens on a desktop: over kept connections with 1 to 1000 callers, and by one command.
+//! out tokens on a desktop: over kept connections with 1 to 1000 callers, by one command, and after a start; what a
+//! daemon costs that nobody asks; and how all that grows with callers and accounts.
 //!
 //! All rows of a table are measured in turn, round by round, and ratios are judged alone: absolute times are the
 //! machine's. The quick form, for every change, measures what the design has as ratios, and ends with 1 when one
 //! is missed. The long form takes the peers that are installed along, and writes figures and plots into the
 //! documentation.
 //!
-//! usage: cargo bench --bench get_token [-- --quick | --write docs/performance.md]
+//! usage: cargo bench --bench get_token [-- --quick | --only PART | --write docs/performance.md]
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,18 +20,29 @@ use kept::Extent;
 use support::Error;
 
 mod commands;
+mod expired;
 mod figures;
 mod floor;
+mod idle;
 mod kept;
 mod peers;
 mod plot;
 mod report;
 mod stage;
+mod starts;
 #[path = "../support/mod.rs"]
 mod support;
 
 /// As long as Keycloak's access tokens.
 const TOKEN_LENGTH: usize = 1100;
+/// Names and titles.
+const PARTS: [(&str, &str); 5] = [
+    ("kept", "Kept connections"),
+    ("commands", "One command"),
+    ("expired", "One expired token, 1000 callers"),
+    ("starts", "Starts"),
+    ("idle", "Idle, with 1, 100 and 1000 accounts"),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,7 +55,7 @@ fn main() -> ExitCode {
         if arguments.iter().any(|argument| argument == "--quick") {
             return runtime.block_on(judge());
         }
-        runtime.block_on(everything(after("--write").map(Path::new)))
+        runtime.block_on(everything(after("--only"), after("--write").map(Path::new)))
     });
     match end {
         Ok(true) => ExitCode::SUCCESS,
@@ -66,13 +79,25 @@ async fn judge() -> Result<bool, Error> {
     Ok(false)
 }
 
-async fn everything(file: Option<&Path>) -> Result<bool, Error> {
+/// `part` is one of [`PARTS`]; without, they are all measured.
+async fn everything(part: Option<&str>, file: Option<&Path>) -> Result<bool, Error> {
     let mut findings = Findings::default();
-    findings.text.push_str("### Kept connections\n\n");
-    findings.extend(kept::measure(Extent::Everything, true, 6).await?);
-    findings.extend(kept::measure(Extent::Everything, false, 6).await?);
-    findings.text.push_str("### One command\n\n");
-    findings.extend(commands::measure(150).await?);
+    for (name, title) in PARTS {
+        if part.is_some_and(|part| part != name) {
+            continue;
+        }
+        write!(findings.text, "### {title}\n\n")?;
+        match name {
+            "kept" => {
+                findings.extend(kept::measure(Extent::Everything, true, 12).await?);
+                findings.extend(kept::measure(Extent::Everything, false, 12).await?);
+            }
+            "commands" => findings.extend(commands::measure(200).await?),
+            "expired" => findings.extend(expired::measure().await?),
+            "starts" => findings.extend(starts::measure().await?),
+            _ => findings.extend(idle::measure().await?),
+        }
+    }
     println!("{}\n{}", report::goals(&findings), findings.text);
     if let Some(file) = file {
         report::write(file, &findings)?;

@@ -55,7 +55,9 @@ impl Peers {
         if installed("oidc-agent") {
             // It refreshes at each start, and always has a client secret.
             let provider = provider(Some(PASSWORD)).await?;
-            let agent = OidcAgent::start(bus)?;
+            // It does not keep the one that its start was given.
+            provider.configure(|settings| settings.rotation = false);
+            let agent = OidcAgent::start(bus).await?;
             // Now and then its login does not come to its end.
             match agent.log_in(bus, &provider).await {
                 Ok(()) => (peers.oidc_agent, peers.provider) = (Some(agent), Some(provider)),
@@ -158,13 +160,23 @@ pub(crate) struct OidcAgent {
 }
 
 impl OidcAgent {
-    pub(crate) fn start(bus: &Bus) -> Result<Self, Error> {
+    pub(crate) async fn start(bus: &Bus) -> Result<Self, Error> {
         let output = bus.adopt(Command::new("oidc-agent").arg("--quiet").stderr(Stdio::null())).output()?;
         let said = String::from_utf8(output.stdout)?;
         let value = |name: &str| Some(said.split_once(name)?.1.split(';').next()?.to_owned());
         let pid = value("OIDCD_PID=").and_then(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?));
         let socket = value("OIDC_SOCK=").ok_or("oidc-agent does not say where it is")?.into();
-        Ok(Self { pid: pid.ok_or("oidc-agent does not say who it is")?, socket })
+        let agent = Self { pid: pid.ok_or("oidc-agent does not say who it is")?, socket };
+        // It says where it is before it is there.
+        let (clock, mut tries) = (Clock::system()?, 0);
+        while std::os::unix::net::UnixStream::connect(&agent.socket).is_err() {
+            tries += 1;
+            if tries > 5000 {
+                return Err("oidc-agent does not listen".into());
+            }
+            clock.sleep(Duration::from_millis(1)).await;
+        }
+        Ok(agent)
     }
 
     /// One of its commands.
@@ -173,6 +185,21 @@ impl OidcAgent {
         bus.adopt(&mut command).env("OIDC_SOCK", &self.socket).env("OIDC_ENCRYPTION_PW", PASSWORD);
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Loads the account that an earlier one was logged in to.
+    pub(crate) async fn load(&self, bus: &Bus) -> Result<(), Error> {
+        let mut add = self.command(bus, "oidc-add");
+        add.args([ACCOUNT, "--pw-env"]);
+        // It asks the provider, which is in this process.
+        let output = tokio::process::Command::from(add).kill_on_drop(true).output();
+        let output = tokio::time::timeout(PATIENCE, output).await??;
+        if output.status.success() {
+            Ok(())
+        } else {
+            let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+            Err(format!("oidc-add: {out}{err}").into())
+        }
     }
 
     async fn log_in(&self, bus: &Bus, provider: &Provider) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bearerd::bus::proxy::{BrokerProxy, LoginProxy};
 use bearerd::sandbox::consent;
 use bearerd::sandbox::provider::{Fault, Provider, Settings};
+use rustix::process::{Pid, Signal, kill_process};
 use zbus::Connection;
 use zbus::zvariant::Value;
 
@@ -22,6 +23,9 @@ pub(crate) const BEARERCTL: &str = env!("CARGO_BIN_EXE_bearerctl");
 
 /// The account that is asked for.
 pub(crate) const ACCOUNT: &str = "bench";
+
+/// How many accounts a daemon has.
+pub(crate) const SIZES: [usize; 3] = [1, 100, 1000];
 
 pub(crate) struct Stage {
     pub(crate) bus: Bus,
@@ -48,6 +52,35 @@ impl Stage {
         let peers = if with_peers { Peers::start(&bus, folder.path()).await? } else { Peers::default() };
         Ok(Self { bus, _floor: floor, _daemon: daemon, peers, folder, _provider: provider })
     }
+}
+
+/// A session for one daemon.
+pub(crate) struct Place {
+    pub(crate) bus: Bus,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) accounts: usize,
+}
+
+impl Place {
+    pub(crate) fn new(provider: &Provider, accounts: usize, store: &str) -> Result<Self, Error> {
+        let folder = tempfile::tempdir()?;
+        let bus = Bus::start(folder.path())?;
+        configure(folder.path(), provider, accounts, store)?;
+        Ok(Self { bus, folder, accounts })
+    }
+
+    pub(crate) async fn start(&self) -> Result<Service, Error> {
+        let daemon = start_daemon(&self.bus, self.folder.path())?;
+        await_name(&self.bus.connect().await?, bearerd::bus::NAME).await?;
+        Ok(daemon)
+    }
+}
+
+/// As a stop of the unit does it.
+pub(crate) fn stop(mut service: Service) -> Result<(), Error> {
+    kill_process(Pid::from_child(&service.0), Signal::TERM)?;
+    service.0.wait()?;
+    Ok(())
 }
 
 /// What it says goes to a file, as it goes to the journal elsewhere.
