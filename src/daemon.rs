@@ -81,9 +81,9 @@ pub async fn run(
     look_at_the_screen(system.clone(), &bus, &accounts).await;
     own_name(&connection).await?;
     let direct = runtime.and_then(|folder| Direct::open(&folder, &bus));
-    let mut status = bus.status();
-    let line = status.borrow_and_update().clone();
-    systemd::notify(&[NotifyState::Ready, NotifyState::Status(&line)]);
+    let mut states = bus.states();
+    let mut status = accounts.summary();
+    systemd::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
 
     // They end with the runtime.
@@ -108,9 +108,12 @@ pub async fn run(
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "the configuration was not read again"),
             },
-            Ok(()) = status.changed() => {
-                let line = status.borrow_and_update().clone();
-                systemd::notify(&[NotifyState::Status(&line)]);
+            Ok(()) = states.changed() => {
+                let line = accounts.summary();
+                if line != status {
+                    systemd::notify(&[NotifyState::Status(&line)]);
+                    status = line;
+                }
             }
             () = sleep_until(&clock, life) => {
                 if is_alive(&connection, &accounts, &clock).await {

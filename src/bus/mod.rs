@@ -55,7 +55,8 @@ pub struct Bus {
     logins: Mutex<HashSet<String>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
-    status: tokio::sync::watch::Sender<String>,
+    /// Marked when an account's state has changed.
+    states: tokio::sync::watch::Sender<()>,
     notifier: Notifier,
 }
 
@@ -87,7 +88,7 @@ impl Bus {
             served: Mutex::default(),
             logins: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
-            status: tokio::sync::watch::Sender::new(String::new()),
+            states: tokio::sync::watch::Sender::new(()),
         });
         let server = bus.connection.object_server();
         server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
@@ -95,7 +96,6 @@ impl Bus {
         bus.serve_accounts().await?;
         server.at(ROOT_PATH, access::Access::new(Arc::clone(&bus))).await?;
         server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus), peer::Door::Bus)).await?;
-        bus.note_state();
         Ok(bus)
     }
 
@@ -136,8 +136,9 @@ impl Bus {
         let configured = self.accounts.list();
         let gone: Vec<AccountName> = {
             let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            let new: BTreeMap<_, _> = configured.iter().map(|new| (&new.config.name, new)).collect();
             let stays = |name: &AccountName, old: &Served| {
-                configured.iter().any(|new| new.config.name == *name && Arc::ptr_eq(new, &old.account))
+                new.get(name).is_some_and(|new| Arc::ptr_eq(new, &old.account))
             };
             served.iter().filter(|(name, old)| !stays(name, old)).map(|(name, _)| name.clone()).collect()
         };
@@ -201,18 +202,13 @@ impl Bus {
         });
     }
 
-    /// A line for `systemctl status`.
-    pub fn status(&self) -> tokio::sync::watch::Receiver<String> {
-        self.status.subscribe()
+    /// Changes whenever an account's state has changed; many changes at once are one.
+    pub fn states(&self) -> tokio::sync::watch::Receiver<()> {
+        self.states.subscribe()
     }
 
     fn note_state(&self) {
-        let line = self.accounts.summary();
-        self.status.send_if_modified(|status| {
-            let changed = *status != line;
-            *status = line;
-            changed
-        });
+        self.states.send_replace(());
     }
 
     /// One `PropertiesChanged` with all that changed.

@@ -37,6 +37,8 @@ impl std::error::Error for ConfigError {}
 pub(super) struct Document {
     pub(super) path: PathBuf,
     text: String,
+    /// Where each line ends, for the thousand places that are asked for.
+    line_ends: Vec<usize>,
     /// Whether others than the owner may read the file.
     pub(super) exposed: bool,
 }
@@ -57,17 +59,22 @@ impl Document {
         }
         let text =
             std::fs::read_to_string(path).map_err(|error| fail(format!("it cannot be read: {error}")))?;
-        Ok(Some(Self { path: path.to_owned(), text, exposed: metadata.mode() & 0o077 != 0 }))
+        Ok(Some(Self::new(path.to_owned(), text, metadata.mode() & 0o077 != 0)))
     }
 
     /// A text that is built in.
     pub(super) fn built_in(name: &str, text: &str) -> Self {
-        Self { path: format!("(built in) {name}").into(), text: text.to_owned(), exposed: true }
+        Self::new(format!("(built in) {name}").into(), text.to_owned(), true)
     }
 
     /// A text that is to become a private file.
     pub(super) fn draft(path: &Path, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned(), exposed: false }
+        Self::new(path.to_owned(), text.to_owned(), false)
+    }
+
+    fn new(path: PathBuf, text: String, exposed: bool) -> Self {
+        let line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
+        Self { path, text, line_ends, exposed }
     }
 
     pub(super) fn table(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
@@ -84,7 +91,7 @@ impl Document {
     }
 
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1
+        self.line_ends.partition_point(|end| *end < span.start) + 1
     }
 }
 

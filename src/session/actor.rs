@@ -151,7 +151,7 @@ pub(super) enum Completion {
 }
 
 impl<P: Provider, S: Store> Actor<P, S> {
-    async fn run(mut self: Box<Self>, mut inbox: mpsc::Receiver<Command>) {
+    async fn run(mut self: Box<Self>, mut inbox: mpsc::Receiver<Box<Command>>) {
         let mut store_changes = self.store.changes();
         store_changes.mark_unchanged();
         let mut returns = self.budget.returns();
@@ -160,7 +160,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next() => self.complete(done),
-                command = inbox.recv() => match command {
+                command = inbox.recv() => match command.map(|command| *command) {
                     Some(Command::Stop(heir)) => break Some(heir),
                     Some(command) => self.obey(command),
                     None => break None,
@@ -191,7 +191,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
     /// Lets what was sent to the provider come back and be saved.
     async fn drain(
         mut self: Box<Self>,
-        inbox: mpsc::Receiver<Command>,
+        inbox: mpsc::Receiver<Box<Command>>,
         heir: Option<oneshot::Sender<Heirloom>>,
     ) {
         // Whoever still waits in there is told to try again.

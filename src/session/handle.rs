@@ -66,7 +66,8 @@ pub(super) enum Request {
 /// The only door to a session.
 #[derive(Clone)]
 pub struct SessionHandle {
-    pub(super) commands: mpsc::Sender<Command>,
+    /// Boxed: an inbox has room for 32 of them from the start, in each account.
+    pub(super) commands: mpsc::Sender<Box<Command>>,
     pub(super) published: watch::Receiver<Published>,
     pub(super) account: AccountName,
     pub(super) personal: bool,
@@ -185,19 +186,19 @@ impl SessionHandle {
     /// A login's tokens were refused.
     pub(crate) async fn login_failed(&self, error: ProviderError) {
         // A session that has ended takes no interest.
-        let _ = self.commands.send(Command::LoginFailed(error)).await;
+        let _ = self.commands.send(Box::new(Command::LoginFailed(error))).await;
     }
 
     /// The keyring's prompt is shown (`None`), or has ended, with the keyring open or not.
     pub async fn unlocking(&self, opened: Option<bool>) {
         // A session that has ended takes no interest.
-        let _ = self.commands.send(Command::Unlocking(opened)).await;
+        let _ = self.commands.send(Box::new(Command::Unlocking(opened))).await;
     }
 
     /// Something happens to the machine that a refresh should know of.
     pub async fn interrupt(&self, interruption: Interruption) {
         // A session that has ended takes no interest.
-        let _ = self.commands.send(Command::Interrupt(interruption)).await;
+        let _ = self.commands.send(Box::new(Command::Interrupt(interruption))).await;
     }
 
     pub(crate) async fn login_secret(&self) -> Result<Option<ClientSecret>, Error> {
@@ -236,7 +237,7 @@ impl SessionHandle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| self.gone())?;
+        self.commands.send(Box::new(command(reply))).await.map_err(|_| self.gone())?;
         answer.await.map_err(|_| self.gone())
     }
 
