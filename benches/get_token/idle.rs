@@ -10,10 +10,10 @@ use bearerd::clock::Clock;
 use rustix::process::Pid;
 
 use crate::figures::{Findings, Goal, Samples};
-use crate::peers::Peers;
+use crate::peers::{Peers, installed, start_keyring};
 use crate::pin;
 use crate::plot::{self, Bar};
-use crate::stage::{Place, SIZES, log_in, name, provider, start_floor};
+use crate::stage::{Place, SIZES, log_in, name, provider, start_floor, stop};
 use crate::support::{Error, Service};
 
 /// Before an idle process is watched, and how long it is.
@@ -39,17 +39,28 @@ pub(crate) async fn measure() -> Result<Findings, Error> {
     pin(true)?;
     let (clock, provider) = (&Clock::system()?, &provider(None).await?);
     let mut places = Vec::new();
+    let keyring = installed("gnome-keyring-daemon");
     for accounts in SIZES {
-        let place = Place::new(provider, accounts, "memory")?;
-        let daemon = place.start().await?;
+        let place = Place::new(provider, accounts, if keyring { "secret-service" } else { "memory" })?;
+        let kept = if keyring { Some(start_keyring(&place.bus).await?) } else { None };
+        let mut daemon = place.start().await?;
         let caller = place.bus.connect().await?;
         for account in 0..accounts {
             log_in(&caller, &name(account)).await?;
         }
-        places.push((place, daemon, caller, Samples::default()));
+        if keyring {
+            // What a thousand logins within a minute leave behind is no daemon's usual weight.
+            stop(daemon)?;
+            daemon = place.start().await?;
+            let broker = BrokerProxy::new(&caller).await?;
+            for account in 0..accounts {
+                broker.get_token_with_options(&name(account), HashMap::new()).await?;
+            }
+        }
+        places.push((place, daemon, caller, Samples::default(), kept));
     }
     for round in 0..=ASKING.0 {
-        for (place, _, caller, taken) in &mut places {
+        for (place, _, caller, taken, _) in &mut places {
             let (broker, account) = (BrokerProxy::new(caller).await?, name(place.accounts / 2));
             for _ in 0..ASKING.1 {
                 let started = clock.now().boot;
@@ -60,14 +71,14 @@ pub(crate) async fn measure() -> Result<Findings, Error> {
             }
         }
     }
-    let (smallest, ..) = places.first().ok_or("there is no size")?;
-    let (bus, folder) = (&smallest.bus, smallest.folder.path());
+    let beside = Place::new(provider, 1, "memory")?;
+    let (bus, folder) = (&beside.bus, beside.folder.path());
     let floor = start_floor(bus, folder)?;
     let peers = Peers::start(bus, folder).await?;
 
     let id = |service: &Service| Pid::from_child(&service.0).as_raw_nonzero().get();
     let mut all = vec![Watched::new("empty zbus service", vec![id(&floor)])];
-    for (place, daemon, _, taken) in &places {
+    for (place, daemon, _, taken, _) in &places {
         let plural = if place.accounts == 1 { "" } else { "s" };
         let mut watched =
             Watched::new(&format!("bearerd, {} account{plural}", place.accounts), vec![id(daemon)]);
