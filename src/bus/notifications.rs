@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
+use zbus::names::OwnedUniqueName;
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::Value;
 use zbus::{Connection, MatchRule, Message, MessageStream};
@@ -38,19 +39,6 @@ const DEFAULT: &str = "default";
     gen_blocking = false
 )]
 pub(super) trait Notifications {
-    #[expect(clippy::too_many_arguments, reason = "as the specification has it")]
-    fn notify(
-        &self,
-        app_name: &str,
-        replaces_id: u32,
-        app_icon: &str,
-        summary: &str,
-        body: &str,
-        actions: &[&str],
-        hints: HashMap<&str, Value<'_>>,
-        expire_timeout: i32,
-    ) -> zbus::Result<u32>;
-
     fn close_notification(&self, id: u32) -> zbus::Result<()>;
 
     fn get_capabilities(&self) -> zbus::Result<Vec<String>>;
@@ -104,9 +92,24 @@ pub(super) enum Event {
 }
 
 /// A notification server, and what it says.
+///
+/// **Invariant:** only the connection that showed a notification is believed about it. Every program can send us
+/// a signal that looks like the server's: to one connection alone the bus delivers it whatever the match rule says.
 pub(super) struct Server {
     pub(super) proxy: NotificationsProxy<'static>,
     signals: MessageStream,
+    /// Who answered the last `Notify`.
+    owner: Option<OwnedUniqueName>,
+}
+
+/// What a notification shows: its buttons are key and label in turn.
+pub(super) struct Text<'a> {
+    pub(super) summary: &'a str,
+    pub(super) body: &'a str,
+    pub(super) actions: &'a [&'a str],
+    pub(super) urgency: u8,
+    /// In milliseconds; 0: it stays, -1: as the server has it.
+    pub(super) lifetime: i32,
 }
 
 /// The task's state.
@@ -191,10 +194,9 @@ impl Desk {
         };
         let server = self.server.insert(server);
         let (summary, actions) = words(subject.as_ref(), card.told.need);
-        let hints = HashMap::from([("category", Value::from("network")), ("urgency", Value::from(1_u8))]);
-        let (id, body) = (card.id.unwrap_or_default(), escaped(&card.told.message));
-        let icon = "dialog-password";
-        card.id = Some(server.proxy.notify("bearerd", id, icon, &summary, &body, actions, hints, -1).await?);
+        let body = escaped(&card.told.message);
+        let text = Text { summary: &summary, body: &body, actions, urgency: 1, lifetime: -1 };
+        card.id = Some(server.notify(card.id.unwrap_or_default(), &text).await?);
         Ok(())
     }
 
@@ -265,7 +267,23 @@ impl Server {
             .interface(SERVER)?
             .build();
         let signals = MessageStream::for_match_rule(rule, connection, None).await?;
-        Ok(Self { proxy, signals })
+        Ok(Self { proxy, signals, owner: None })
+    }
+
+    /// Shows a notification, in the place of the one with that id unless it is 0, and returns its id.
+    pub(super) async fn notify(&mut self, replaces: u32, text: &Text<'_>) -> zbus::Result<u32> {
+        let hints =
+            HashMap::from([("category", Value::from("network")), ("urgency", Value::from(text.urgency))]);
+        let (Text { summary, body, actions, .. }, icon) = (text, "dialog-password");
+        let shown = ("bearerd", replaces, icon, summary, body, actions, hints, text.lifetime);
+        let reply = self.proxy.inner().call_method("Notify", &shown).await?;
+        self.owner = reply.header().sender().map(|name| name.to_owned().into());
+        reply.body().deserialize()
+    }
+
+    fn said(&self, message: &Message) -> bool {
+        let header = message.header();
+        header.sender().is_some_and(|sender| self.owner.as_ref().is_some_and(|owner| sender == owner.inner()))
     }
 }
 
@@ -285,7 +303,7 @@ pub(super) async fn next(server: &mut Option<Server>) -> Option<Event> {
     let Some(server) = server else { return std::future::pending().await };
     loop {
         let message = server.signals.next().await?.ok()?;
-        if let Some(event) = event(&message) {
+        if let Some(event) = event(&message).filter(|_| server.said(&message)) {
             return Some(event);
         }
     }

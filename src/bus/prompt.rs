@@ -1,12 +1,10 @@
 //! Asks the user whether a program may use an account, with one notification.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use zbus::Connection;
-use zbus::zvariant::Value;
 
-use super::notifications::{Event, Server, escaped, next};
+use super::notifications::{Event, Server, Text, escaped, next};
 use crate::access::caller::Caller;
 use crate::access::consent::Answer;
 use crate::account::AccountName;
@@ -60,7 +58,7 @@ async fn show(
     caller: &Caller,
     always: bool,
 ) -> zbus::Result<Option<(Server, u32)>> {
-    let server = Server::find(connection).await?;
+    let mut server = Server::find(connection).await?;
     if !server.proxy.get_capabilities().await?.iter().any(|capability| capability == "actions") {
         return Ok(None);
     }
@@ -72,9 +70,8 @@ async fn show(
     }
     actions.extend([DENY, "Deny"]);
     // Stays until it is answered, beside others.
-    let hints = HashMap::from([("urgency", Value::from(2_u8)), ("category", Value::from("network"))]);
-    let id =
-        server.proxy.notify("bearerd", 0, "dialog-password", &summary, &body, &actions, hints, 0).await?;
+    let text = Text { summary: &summary, body: &body, actions: &actions, urgency: 2, lifetime: 0 };
+    let id = server.notify(0, &text).await?;
     Ok(Some((server, id)))
 }
 

@@ -247,13 +247,20 @@ impl Inner {
                 .path(path.clone())?
                 .build();
             let mut completed = MessageStream::for_match_rule(rule, &self.connection, None).await?;
-            self.connection
+            let reply = self
+                .connection
                 .call_method(Some(SERVICE), &path, Some(PROMPT_INTERFACE), "Prompt", &(""))
                 .await?;
-            let Some(signal) = completed.next().await else { return Ok(false) };
-            let signal = signal?;
-            let (dismissed, _): (bool, Value<'_>) = signal.body().deserialize()?;
-            Ok::<_, zbus::Error>(!dismissed)
+            while let Some(signal) = completed.next().await {
+                let signal = signal?;
+                // Any program can send us a signal that looks like this one.
+                if signal.header().sender() != reply.header().sender() {
+                    continue;
+                }
+                let (dismissed, _): (bool, Value<'_>) = signal.body().deserialize()?;
+                return Ok(!dismissed);
+            }
+            Ok::<_, zbus::Error>(false)
         };
         let answer = tokio::select! {
             answer = answer => answer.map_err(Fault::from),

@@ -4,11 +4,12 @@
 
 use std::os::fd::AsFd as _;
 
+use bearerd::bus::NAME;
 use bearerd::sandbox::provider::Settings;
 
 use crate::support::browser::Browser;
 use crate::support::desk::{Desk, eventually, file_with};
-use crate::support::desktop::{NotificationServer, Portal};
+use crate::support::desktop::{NotificationServer, Portal, pretend};
 use crate::support::keyring::Fake;
 
 /// A session that the provider has ended is told once, its button logs in through the portal with the click's
@@ -28,6 +29,8 @@ async fn a_lost_session_is_told_once_and_its_button_logs_in() {
     assert!(card.body.ends_with("run: bearerctl login work"), "{}", card.body);
     assert_eq!(card.actions, ["default", "", "login", "Log in"]);
 
+    // Another program's click is none.
+    pretend(&desk.bus, NAME, "ActionInvoked", &(id, "login")).await;
     server.click(id, "login", "wayland-7").await;
 
     assert!(eventually(async || portal.opened.lock().unwrap().len() == 1).await, "{}", desk.log());

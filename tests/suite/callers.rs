@@ -4,11 +4,12 @@
 
 use std::process::Output;
 
+use bearerd::bus::NAME;
 use bearerd::bus::proxy::{AccessProxy, Properties};
 use bearerd::sandbox::provider::Settings;
 
 use crate::support::desk::{Desk, eventually};
-use crate::support::desktop::{Logind, NotificationServer};
+use crate::support::desktop::{Logind, NotificationServer, pretend};
 
 async fn access(desk: &Desk) -> AccessProxy<'static> {
     AccessProxy::new(&desk.connection).await.unwrap()
@@ -247,6 +248,23 @@ async fn the_user_is_asked_once_and_the_answer_is_remembered() {
     assert!(err(&again).ends_with(&hint), "{}", err(&again));
     assert_eq!(server.shown.lock().unwrap().shown, 2);
     assert!(eventually(async || server.shown.lock().unwrap().open.is_empty()).await);
+}
+
+/// R1, R6, Q6: the answer is the user's, which only the server that asked can bring.
+#[tokio::test]
+async fn no_other_program_answers_a_question_for_the_user() {
+    let desk = ruled(ASK).await;
+    let server = NotificationServer::start(&desk.bus).await;
+
+    let (denied, ()) = tokio::join!(desk.ctl(&["token"], ""), async {
+        let id = question(&server).await;
+        pretend(&desk.bus, NAME, "ActionInvoked", &(id, "always")).await;
+        server.click(id, "deny", "").await;
+    });
+
+    assert_eq!(denied.status.code(), Some(6), "{}", err(&denied));
+    assert!(err(&denied).contains("the user has denied"), "{}", err(&denied));
+    assert_eq!(out(&desk.ctl(&["permissions"], "").await), "");
 }
 
 /// Without anybody to ask the answer is no, at once, and says why.

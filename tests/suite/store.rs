@@ -12,6 +12,7 @@ use bearerd::store::{CALL_TIMEOUT, Item, ItemKind, SessionRecord, Store as _, St
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 
+use crate::support::desk::eventually;
 use crate::support::keyring::{Bus, DEADLINE, Fake, GnomeKeyring, Person, lock};
 
 /// P1, P2, P4, D5: one line in one item with three attributes, rewritten in place. The service has
@@ -131,6 +132,35 @@ async fn a_dismissed_prompt_leaves_the_keyring_locked() {
     assert_eq!(store.unlock().await, Err(StoreError::Locked));
 
     assert_eq!(fake.count("Prompt"), 2);
+}
+
+/// P5, R6: a dialog is answered by the keyring alone, and so is that it has gone.
+#[tokio::test]
+async fn what_another_program_says_of_a_dialog_is_not_believed() {
+    let (bus, fake, store) = start().await;
+    fake.set_locked("login", true).await;
+    fake.state().person = Person::IsAway;
+    let stranger = bus.connect().await;
+    let driver = zbus::fdo::DBusProxy::new(&stranger).await.unwrap();
+    let lie = async {
+        assert!(eventually(async || fake.dialog().is_some()).await);
+        let path = fake.dialog().unwrap();
+        for name in driver.list_names().await.unwrap().iter().filter(|name| name.starts_with(':')) {
+            let ended = (false, zbus::zvariant::Value::from(""));
+            let prompt = "org.freedesktop.Secret.Prompt";
+            stranger.emit_signal(Some(name), &path, prompt, "Completed", &ended).await.unwrap();
+            let gone = ("org.freedesktop.secrets", ":1.9", "");
+            let path = "/org/freedesktop/DBus";
+            let interface = "org.freedesktop.DBus";
+            stranger.emit_signal(Some(name), path, interface, "NameOwnerChanged", &gone).await.unwrap();
+        }
+        driver.get_id().await.unwrap();
+        fake.answer_prompts(false).await;
+    };
+
+    let (end, ()) = tokio::join!(store.unlock(), lie);
+
+    assert_eq!(end, Err(StoreError::Locked));
 }
 
 /// P5: the service goes away under its own dialog.

@@ -254,6 +254,11 @@ impl Fake {
         }
     }
 
+    /// A dialog that waits for the person.
+    pub(crate) fn dialog(&self) -> Option<OwnedObjectPath> {
+        self.state().waiting.first().map(|(path, _)| path.clone())
+    }
+
     /// The person comes back to the open dialogs.
     pub(crate) async fn answer_prompts(&self, accept: bool) {
         let waiting = std::mem::take(&mut self.state().waiting);
