@@ -51,8 +51,29 @@ async fn account_for(broker: &Broker, named: Option<&str>, origin: &str) -> Resu
     Ok(fitting.pop())
 }
 
-/// As `api_origins` has them: no path, no default port.
+/// As `api_origins` has them: no path, no default port. `None` also for what other programs may read otherwise
+/// than we do: to some a backslash ends the host, and some drop line breaks.
 fn origin(url: &str) -> Option<String> {
+    if url.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
+        return None;
+    }
     let url = Url::parse(url).ok()?;
     url.has_host().then(|| url.origin().ascii_serialization())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    /// E5.
+    #[test]
+    fn an_address_that_others_may_read_otherwise_has_no_origin() {
+        assert_eq!(origin("https://robin@Git.example:443/a").as_deref(), Some("https://git.example"));
+        assert_eq!(origin("http://git.example").as_deref(), Some("http://git.example"));
+        assert_eq!(origin("https://git.example@evil.example").as_deref(), Some("https://evil.example"));
+        for bad in [r"https://git.example\@evil.example", "https://git.\nexample", "https://", "git.example"]
+        {
+            assert_eq!(origin(bad), None, "{bad:?}");
+        }
+    }
 }
