@@ -111,6 +111,25 @@ async fn the_command_line_prints_both_headers() {
     }
 }
 
+/// J5: what other programs would send as Bearer is an error that says what to do.
+#[tokio::test]
+async fn programs_that_know_bearer_tokens_alone_are_told_so() {
+    let desk = desk(Dpop::Required, &format!("{MORE}\napi_origins = [\"https://git.example\"]")).await;
+    desk.log_in("work").await;
+
+    for (arguments, stdin) in [
+        (["token", "--format=header"].as_slice(), ""),
+        (["exec", "--", "true"].as_slice(), ""),
+        (["git-credential", "get"].as_slice(), "protocol=https\nhost=git.example\n"),
+        (["askpass", "Password for 'https://git.example': "].as_slice(), ""),
+    ] {
+        let done = desk.ctl(arguments, stdin).await;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!((done.status.code(), done.stdout.is_empty()), (Some(2), true), "{arguments:?}: {said}");
+        assert!(said.ends_with("run: bearerctl token work --format dpop METHOD URL\n"), "{said}");
+    }
+}
+
 /// J5: the nonce is kept, and asked for once more only; nothing is spent on it.
 #[tokio::test]
 async fn a_nonce_that_is_demanded_is_sent_and_a_provider_that_is_never_content_is_left() {

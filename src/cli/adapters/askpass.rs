@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
-use super::{ANY_USER, account_for, origin};
+use super::{ANY_USER, account_for, origin, usable_as_bearer};
 use crate::cli::broker::Broker;
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -36,8 +36,10 @@ pub(in crate::cli) async fn answer(broker: &Broker, prompt: &str) -> Result<(), 
             ));
         }
     };
-    let (token, ..) = broker.root.get_token_with_options(&account, HashMap::new()).await?;
-    print(&Zeroizing::new(token))
+    let (token, _, details) = broker.root.get_token_with_options(&account, HashMap::new()).await?;
+    let token = Zeroizing::new(token);
+    usable_as_bearer(&details)?;
+    print(&token)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

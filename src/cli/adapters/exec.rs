@@ -17,6 +17,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use zeroize::Zeroizing;
 
+use super::usable_as_bearer;
 use crate::cli::broker::Broker;
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -41,8 +42,9 @@ pub(in crate::cli) async fn run(
 ) -> Result<u8, Failure> {
     let account = broker.resolve(account).await?;
     let clock = Clock::system().map_err(|error| Failure::failed(format!("no clock: {error}")))?;
-    let (token, expires_at, _) = broker.root.get_token_with_options(&account, HashMap::new()).await?;
+    let (token, expires_at, details) = broker.root.get_token_with_options(&account, HashMap::new()).await?;
     let token = Zeroizing::new(token);
+    usable_as_bearer(&details)?;
     let mut file = TokenFile::new().map_err(|error| {
         Failure::failed(format!("there is no place for the token file: {error}; run it in a login session"))
     })?;

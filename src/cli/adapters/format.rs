@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use zeroize::Zeroizing;
 
+use super::usable_as_bearer;
 use crate::bus::proxy::{Properties, Token};
 use crate::cli::broker::text;
 use crate::cli::failure::Failure;
@@ -41,6 +42,9 @@ impl Format {
     ) -> Result<Zeroizing<String>, Failure> {
         let (token, expires_at, details) = token;
         let token = Zeroizing::new(token);
+        if !matches!(self, Self::Token | Self::Json | Self::Dpop) {
+            usable_as_bearer(&details)?;
+        }
         let scheme = text(&details, "token_type");
         Ok(Zeroizing::new(match self {
             Self::Token => return Ok(token),
@@ -129,9 +133,13 @@ mod tests {
     use super::*;
 
     fn token(text: &str) -> Token {
+        token_of_type("Bearer", text)
+    }
+
+    fn token_of_type(token_type: &str, text: &str) -> Token {
         let value = |text: &str| OwnedValue::try_from(Value::from(text)).unwrap();
         let details = Properties::from([
-            ("token_type".to_owned(), value("Bearer")),
+            ("token_type".to_owned(), value(token_type)),
             ("subject".to_owned(), value("robin")),
         ]);
         (text.to_owned(), 1_790_000_000, details)
@@ -159,6 +167,20 @@ mod tests {
         assert_eq!(by_default, "user=robin\x01auth=Bearer abc\x01\x01");
         for bad in ["", "a\x01auth=Bearer other"] {
             assert!(Format::Xoauth2.write(token("abc"), Some(bad), None).is_err(), "{bad:?}");
+        }
+    }
+
+    /// J5.
+    #[test]
+    fn a_token_that_is_bound_to_a_key_is_not_passed_off_as_one_of_its_bearer() {
+        let write = |format: Format| format.write(token_of_type("DPoP", "abc"), Some("me"), Some("proof"));
+        for format in [Format::Header, Format::Env, Format::Curl, Format::Xoauth2, Format::ExecCredential] {
+            let failure = write(format).err().unwrap();
+            assert!(failure.to_string().ends_with("--format dpop METHOD URL"), "{failure}");
+            assert_eq!(failure.exit_code(), 2);
+        }
+        for format in [Format::Token, Format::Json, Format::Dpop] {
+            assert!(write(format).is_ok());
         }
     }
 

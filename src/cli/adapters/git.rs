@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use zeroize::Zeroizing;
 
-use super::{ANY_USER, account_for, origin};
+use super::{ANY_USER, account_for, origin, usable_as_bearer};
 use crate::cli::broker::{Broker, text};
 use crate::cli::failure::Failure;
 use crate::cli::output;
@@ -53,6 +53,7 @@ pub(in crate::cli) async fn credential(
     let (token, expires_at, details) =
         broker.root.get_token_with_options(&account, std::collections::HashMap::new()).await?;
     let token = Zeroizing::new(token);
+    usable_as_bearer(&details)?;
     let answer = answer(&request, &token, text(&details, "token_type"), expires_at);
     output::data(&answer)
 }

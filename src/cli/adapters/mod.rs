@@ -15,7 +15,7 @@ pub(super) use git::{Operation as GitOperation, credential as git_credential};
 
 use url::Url;
 
-use super::broker::{Broker, texts};
+use super::broker::{Broker, Properties, text, texts};
 use super::failure::Failure;
 
 /// What password fields of HTTP's Basic scheme want for a user where only the token counts.
@@ -49,6 +49,21 @@ async fn account_for(broker: &Broker, named: Option<&str>, origin: &str) -> Resu
         fitting = vec![default];
     }
     Ok(fitting.pop())
+}
+
+/// For whatever hands the token on to be sent as Bearer.
+///
+/// # Errors
+/// When it is bound to a key (RFC 9449): without that key's proof every API refuses it.
+fn usable_as_bearer(details: &Properties) -> Result<(), Failure> {
+    if text(details, "token_type") != "DPoP" {
+        return Ok(());
+    }
+    let account = text(details, "account");
+    Err(Failure::usage(format!(
+        "the tokens of {account:?} are bound to a key (dpop = true), and no API takes one as Bearer; for one request \
+         run: bearerctl token {account} --format dpop METHOD URL"
+    )))
 }
 
 /// As `api_origins` has them: no path, no default port. `None` also for what other programs may read otherwise
