@@ -60,7 +60,7 @@ pub struct Granted {
 }
 
 /// A caller's wish for less than what the account may do: a token of its own (RFC 6749 section 6, RFC 8707).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Narrow {
     /// Sorted, each once, space separated; empty: all that were granted.
     pub scope: String,
@@ -107,21 +107,31 @@ impl Narrow {
         self.scope.is_empty() || self.scope.split(' ').all(|scope| granted.split(' ').any(|one| one == scope))
     }
 
-    /// Whether the provider answered the wish for fewer scopes with all of them.
+    /// Whether the provider answered the wish for fewer scopes with all of them, and perhaps others beside.
     #[must_use]
     pub fn is_ignored_by(&self, answered: &str, granted: &str) -> bool {
-        !self.scope.is_empty()
-            && scopes(&self.scope) != scopes(granted)
-            && scopes(answered).is_some()
-            && scopes(answered) == scopes(granted)
+        let all = Self { scope: scopes(granted).unwrap_or_default(), ..Self::default() };
+        !all.scope.is_empty() && all.is_within(answered) && self.is_exceeded_by(granted)
+    }
+
+    /// Whether a token of this scope may do more than was wished for (RFC 6749 section 5.1: it is the answer's
+    /// that holds).
+    #[must_use]
+    pub fn is_exceeded_by(&self, answered: &str) -> bool {
+        let wished = |scope| self.scope.split(' ').any(|one| one == scope);
+        !self.scope.is_empty() && !answered.split(' ').filter(|scope| !scope.is_empty()).all(wished)
     }
 
     /// What a wish gets of this at most; `None` when it goes beyond.
+    ///
+    /// Audience and resource both say whom a token is for, and a provider may make one for all that are named
+    /// (RFC 8693 section 2.1). So where this names one, a wish for another of either kind goes beyond.
     #[must_use]
     pub fn limit(&self, wish: &Self) -> Option<Self> {
-        let one = |most: &str, wanted: &str| match (most, wanted) {
-            (most, "") => Some(most.to_owned()),
-            (most, wanted) => (most.is_empty() || most == wanted).then(|| wanted.to_owned()),
+        let anywhere = self.audience.is_empty() && self.resource.is_empty();
+        let one = |most: &str, wanted: &str| match wanted {
+            "" => Some(most.to_owned()),
+            wanted => (anywhere || most == wanted).then(|| wanted.to_owned()),
         };
         let scope = match wish.scope.as_str() {
             "" => self.scope.clone(),
@@ -203,7 +213,10 @@ mod tests {
         assert!(wish("b a").is_all_of("a b") && !wish("a").is_all_of("a b"));
         assert!(!narrow("a", "x", "-").unwrap().unwrap().is_all_of("a"));
         assert!(wish("a").is_ignored_by("b a", "a b") && !wish("a").is_ignored_by("a", "a b"));
-        assert!(!wish("a b").is_ignored_by("a b", "a b"));
+        assert!(!wish("a b").is_ignored_by("a b", "a b") && wish("a").is_ignored_by("a b c", "a b"));
+        assert!(wish("a").is_exceeded_by("b a") && wish("a b").is_exceeded_by("c"));
+        assert!(!wish("a b").is_exceeded_by("b  a") && !wish("a b").is_exceeded_by("b"));
+        assert!(!narrow("-", "x", "-").unwrap().unwrap().is_exceeded_by("a b"));
     }
 
     #[test]
@@ -219,15 +232,15 @@ mod tests {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(limit(["a b", "", ""], ["", "", ""]), some("scope \"a b\""));
         assert_eq!(limit(["a b", "", ""], ["b", "x", ""]), some("scope \"b\" and audience \"x\""));
-        assert_eq!(
-            limit(["", "x", ""], ["a", "x", "r"]),
-            some("scope \"a\" and audience \"x\" and resource \"r\"")
-        );
+        assert_eq!(limit(["", "x", ""], ["a", "x", ""]), some("scope \"a\" and audience \"x\""));
+        assert_eq!(limit(["", "x", "r"], ["", "x", "r"]), some("audience \"x\" and resource \"r\""));
         assert_eq!(limit(["", "", "r"], ["", "", ""]), some("resource \"r\""));
         for (most, wish) in [
             (["a b", "", ""], ["a c", "", ""]),
             (["a", "x", ""], ["a", "y", ""]),
             (["", "", "r"], ["", "", "s"]),
+            (["", "x", ""], ["", "x", "r"]),
+            (["", "", "r"], ["", "y", ""]),
         ] {
             assert_eq!(limit(most, wish), None, "{most:?} {wish:?}");
         }

@@ -202,12 +202,16 @@ impl Permit {
         }
         options.narrow = within;
         let work = async {
-            account.session.token(options).await.map_err(|error| match error {
+            let reply = account.session.token(options).await.map_err(|error| match error {
                 session::error::Error::InvalidOption(why) => {
                     denied(&format!(", and there is no such token: {why}"))
                 }
                 error => error.into(),
-            })
+            })?;
+            if most.is_exceeded_by(&reply.scope) {
+                return Err(denied(&format!(", and the provider grants {:?} all the same", reply.scope)));
+            }
+            Ok(reply)
         };
         self.hand_out(work, expires).await
     }

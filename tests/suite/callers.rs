@@ -6,7 +6,7 @@ use std::process::Output;
 
 use bearerd::bus::NAME;
 use bearerd::bus::proxy::{AccessProxy, Properties};
-use bearerd::sandbox::provider::Settings;
+use bearerd::sandbox::provider::{Fault, Settings};
 
 use crate::support::desk::{Desk, eventually};
 use crate::support::desktop::{Logind, NotificationServer, pretend};
@@ -206,6 +206,38 @@ async fn a_rule_gives_its_callers_a_narrower_token_and_never_the_wide_one() {
     assert!(error.contains("and there is no such token: scope \"messaging\" is not within"), "{error}");
     let log = out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await);
     assert_eq!(log.lines().count(), 2, "{log}");
+}
+
+/// Q5, J2: a provider may grant more than was asked for; a rule's callers get no such token.
+#[tokio::test]
+async fn a_token_that_goes_beyond_its_rule_is_not_handed_out() {
+    let desk =
+        ruled("rules = [{ caller = \"exe:*/bearerctl\", access = \"allow\", scope = \"locks\" }]").await;
+    desk.provider.next(Fault::Patch(serde_json::json!({ "scope": "locks messaging" })));
+
+    let refused = desk.ctl(&["token", "work"], "").await;
+
+    let said = err(&refused);
+    assert_eq!((refused.status.code(), out(&refused)), (Some(6), String::new()), "{said}");
+    assert!(said.contains("alone, and the provider grants \"locks messaging\" all the same"), "{said}");
+    let log = out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await);
+    assert_eq!(log.lines().count(), 1, "{log}");
+}
+
+/// Q5, J1: a caller names no target beside its rule's: a provider may make one token for all that are named.
+#[tokio::test]
+async fn a_rules_callers_cannot_add_a_target_to_the_rules_own() {
+    let api = "https://api.sandbox.example/";
+    let rule =
+        format!("rules = [{{ caller = \"exe:*/bearerctl\", access = \"allow\", resource = \"{api}\" }}]");
+    let desk = ruled(&rule).await;
+
+    let added = desk.ctl(&["token", "work", "--audience", "inventory"], "").await;
+    let own = desk.ctl(&["token", "work", "--resource", api], "").await;
+
+    assert_eq!(added.status.code(), Some(6), "{}", err(&added));
+    assert!(err(&added).contains(" alone; change the rule"), "{}", err(&added));
+    assert_eq!(desk.provider.grant_of(out(&own).trim()).unwrap().1, api);
 }
 
 /// Q6: one question for many calls; a yes for good lasts and can be taken back, a no saves from being asked again.

@@ -270,7 +270,11 @@ fn a_refused_narrower_token_is_replaced_and_the_sessions_own_is_not() {
 #[test]
 fn what_was_really_granted_is_reported_and_all_of_it_is_refused() {
     let mut rig = Rig::with_scopes();
-    for (granted, word) in [("locks profile", "ProviderRefused"), ("email profile", "canary-a3")] {
+    for (granted, word) in [
+        ("locks profile", "ProviderRefused"),
+        ("email locks profile", "ProviderRefused"),
+        ("email profile", "canary-a4"),
+    ] {
         let id = rig.narrow(&wish("profile", "", ""));
         let response = TokenResponse { scope: Some(granted.into()), ..rig.response(300, 1800) };
         rig.finish(Ok(response));
@@ -280,7 +284,7 @@ fn what_was_really_granted_is_reported_and_all_of_it_is_refused() {
         }
         rig.wait(60);
     }
-    assert_eq!(rig.writes.last().unwrap().1.as_ref().unwrap().refresh_token.expose(), "canary-r3");
+    assert_eq!(rig.writes.last().unwrap().1.as_ref().unwrap().refresh_token.expose(), "canary-r4");
     assert_eq!(rig.session.view(&rig.now).scope, "profile locks");
 }
 
