@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -117,24 +120,45 @@ async fn attend(stream: UnixStream, bus: Arc<Bus>, _place: OwnedSemaphorePermit)
 }
 
 async fn serve(mut stream: UnixStream, bus: &Arc<Bus>) -> zbus::Result<zbus::Connection> {
-    let caller = stream.peer_cred()?;
-    if caller.uid() != rustix::process::getuid().as_raw() {
-        return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
-    }
-    let pid = caller.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
-    // Before the handshake: whoever answers that was alive when its number was opened, and so it was opened itself.
-    let pidfd = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pidfd = pidfd.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let peer = peer(&stream)?;
+    let pid = peer.pid;
     let guid = zbus::Guid::generate();
     tokio::select! {
         accepted = handshake::accept(&mut stream, guid.as_str()) => accepted?,
         () = bus.clock().sleep(HANDSHAKE_TIMEOUT) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
-    let peer = Peer { uid: caller.uid(), pid, pidfd, label: String::new() };
     let caller = Arc::new(identify(peer, bus.clock()).await);
     let root = Broker::new(Arc::clone(bus), Door::Direct(DirectPeer { pid }, caller));
     let builder = Builder::authenticated_socket(stream, guid)?.p2p();
     builder.serve_at(ROOT_PATH, root)?.serve_at("/org/freedesktop/DBus", Driver)?.build().await
+}
+
+/// The process that connected, of our own user. Whoever it left the connection to counts as that process.
+fn peer(stream: &UnixStream) -> io::Result<Peer> {
+    let caller = stream.peer_cred()?;
+    if caller.uid() != rustix::process::getuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let pid = caller.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+    Ok(Peer { uid: caller.uid(), pid, pidfd: pidfd(stream, pid)?, label: String::new() })
+}
+
+/// The process itself; `None` where the kernel is too old to have such descriptors, or its number is none of ours.
+///
+/// An error is the end of the connection: a number whose process has ended may be another's any time.
+fn pidfd(stream: &UnixStream, pid: u32) -> io::Result<Option<OwnedFd>> {
+    match getsockopt(stream, sockopt::PeerPidfd) {
+        Ok(pidfd) => return Ok(Some(pidfd)),
+        // Linux before 6.5.
+        Err(Errno::ENOPROTOOPT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(rustix::io::Errno::NOSYS) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// As much of a bus as libraries need that know no connection without one, `busctl` among them.
@@ -145,5 +169,44 @@ impl Driver {
     #[zbus(out_args("unique_name"))]
     fn hello(&self) -> &'static str {
         ":1.1"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::access::caller::Kind;
+    use crate::clock::Clock;
+
+    const SOCKET_OF_TEST: &str = "BEARERD_TEST_SOCKET";
+
+    /// Connects, leaves the connection to another process, and ends; does nothing unless the test below asks.
+    #[test]
+    #[allow(clippy::zombie_processes, reason = "it outlives this process, and ends with the connection")]
+    fn a_caller_that_ends() {
+        let Some(path) = std::env::var_os(SOCKET_OF_TEST) else { return };
+        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        Command::new("cat").stdin(OwnedFd::from(stream)).stdout(Stdio::null()).spawn().unwrap();
+    }
+
+    /// R6: a number alone never stands for the process that had it.
+    #[tokio::test]
+    async fn a_caller_that_has_ended_is_not_looked_for_by_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "bus::direct::tests::a_caller_that_ends"]).env(SOCKET_OF_TEST, &path);
+        assert!(child.stdout(Stdio::null()).status().unwrap().success());
+        let (stream, _) = listener.accept().await.unwrap();
+
+        // An error of the kernel's ends the connection.
+        if let Ok(peer) = peer(&stream) {
+            assert!(peer.pidfd.is_some());
+            let caller = identify(peer, &Clock::system().unwrap()).await;
+            assert!(matches!(caller.kind, Kind::Hidden(_)), "{caller}");
+        }
     }
 }
