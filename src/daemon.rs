@@ -15,7 +15,7 @@ use zbus::fdo::{self, RequestNameFlags, RequestNameReply};
 use crate::access::Access;
 use crate::accounts::Accounts;
 use crate::bus::direct::Direct;
-use crate::bus::{self, Bus, LogControl};
+use crate::bus::{self, Bus};
 use crate::clock::Clock;
 use crate::config::ConfigDirs;
 use crate::logging::Levels;
@@ -72,9 +72,7 @@ pub async fn run(
     let runtime = dirs.runtime.clone();
     let access = Arc::new(Access::new(clock.clone(), &dirs.state));
     let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store, records));
-    let serve =
-        Bus::serve(connection.clone(), Arc::clone(&accounts), Arc::clone(&access), LogControl::new(levels));
-    let bus = serve.await?;
+    let bus = Bus::serve(connection.clone(), Arc::clone(&accounts), Arc::clone(&access), levels).await?;
     let losses = fdo::DBusProxy::new(&connection).await?.receive_name_lost_with_args(&[(0, bus::NAME)]).await;
     let mut losses = losses?;
     let system = system.shared();

@@ -349,10 +349,11 @@ impl Broker {
         permit.run(account.session.set_client_secret(secret)).await
     }
 
-    /// Shows the keyring's own prompt and returns at once; the accounts' State tells the end.
+    /// Shows the keyring's own prompt and returns at once; the accounts' State tells the end. Not for
+    /// sandboxed programs.
     async fn unlock_store(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
         self.bus.accounts.check()?;
-        self.bus.gate.caller(&self.door, &header).await?;
+        self.bus.gate.control(&self.door, &header).await?;
         self.bus.accounts.unlock_store();
         Ok(())
     }
@@ -369,9 +370,10 @@ impl Broker {
         accounts.iter().map(row).collect()
     }
 
-    /// Reads the configuration again. On an error the old one stays in force as a whole.
+    /// Reads the configuration again. On an error the old one stays in force as a whole. Not for sandboxed
+    /// programs.
     async fn reload(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
-        self.bus.gate.caller(&self.door, &header).await?;
+        self.bus.gate.control(&self.door, &header).await?;
         self.bus.reload().await
     }
 

@@ -52,6 +52,12 @@ impl Gate {
         Ok(caller)
     }
 
+    /// A request that is about bearerd itself: not for sandboxed programs.
+    pub(super) async fn control(&self, door: &Door, header: &Header<'_>) -> Result<(), Error> {
+        let caller = self.caller(door, header).await?;
+        self.access.admit_to_control(&caller).map_err(Error::access_denied)
+    }
+
     async fn who(&self, door: &Door, header: &Header<'_>) -> Result<Arc<Caller>, Error> {
         match door {
             Door::Bus => self.callers.sender(header).await,

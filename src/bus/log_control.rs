@@ -1,18 +1,23 @@
 //! `org.freedesktop.LogControl1`, for `systemctl --user service-log-level bearerd LEVEL`.
 
+use std::sync::Arc;
+
+use zbus::message::Header;
 use zbus::{fdo, interface};
 
+use super::Bus;
+use super::peer::Door;
 use crate::logging::Levels;
 
 /// The log level at run time.
-pub struct LogControl {
+pub(super) struct LogControl {
+    bus: Arc<Bus>,
     levels: Levels,
 }
 
 impl LogControl {
-    #[must_use]
-    pub fn new(levels: Levels) -> Self {
-        Self { levels }
+    pub(super) fn new(bus: Arc<Bus>, levels: Levels) -> Self {
+        Self { bus, levels }
     }
 }
 
@@ -25,7 +30,14 @@ impl LogControl {
     }
 
     #[zbus(property)]
-    fn set_log_level(&self, level: String) -> fdo::Result<()> {
+    async fn set_log_level(
+        &self,
+        level: String,
+        #[zbus(header)] header: Option<Header<'_>>,
+    ) -> fdo::Result<()> {
+        let header = header.ok_or_else(|| fdo::Error::AccessDenied("it is not known who asks".to_owned()))?;
+        let permitted = self.bus.gate.control(&Door::Bus, &header).await;
+        permitted.map_err(|error| fdo::Error::AccessDenied(error.to_string()))?;
         self.levels.set(&level).map_err(fdo::Error::InvalidArgs)
     }
 

@@ -17,6 +17,7 @@ use crate::account::AccountName;
 use crate::accounts::{Account as Configured, Accounts};
 use crate::clock::Clock;
 use crate::hooks;
+use crate::logging::Levels;
 use crate::login::Attempt;
 use notifications::Notifier;
 
@@ -41,7 +42,7 @@ pub(crate) mod secret_fd;
 pub(crate) use crate::client::ACCOUNT_INTERFACE;
 pub use crate::client::{Error, NAME, ROOT_PATH, proxy};
 use gate::Gate;
-pub use log_control::LogControl;
+use log_control::LogControl;
 
 const LOGIN_INTERFACE: &str = "org.bearerd.Broker1.Login";
 const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
@@ -76,7 +77,7 @@ impl Bus {
         connection: Connection,
         accounts: Arc<Accounts>,
         access: Arc<Access>,
-        log: LogControl,
+        levels: Levels,
     ) -> zbus::Result<Arc<Self>> {
         let clock = accounts.clock().clone();
         let gate = Gate::new(&connection, access, clock.clone()).await?;
@@ -92,7 +93,7 @@ impl Bus {
         });
         let server = bus.connection.object_server();
         server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
-        server.at(LOG_CONTROL_PATH, log).await?;
+        server.at(LOG_CONTROL_PATH, LogControl::new(Arc::clone(&bus), levels)).await?;
         bus.serve_accounts().await?;
         server.at(ROOT_PATH, access::Access::new(Arc::clone(&bus))).await?;
         server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus), peer::Door::Bus)).await?;

@@ -66,6 +66,20 @@ def log(session):
     return [{name: value for name, (_, value) in entry.items()} for entry in entries]
 
 
+def a_sandboxed_program_has_no_say_about_the_daemon_itself(desktop, flatpak):
+    """Q6, R6: neither the configuration, the keyring's dialog nor the log is its business."""
+    desktop.ready_account("work")
+    mail = flatpak("org.example.Mail")
+    level = [*SEND[:-1], "/org/freedesktop/LogControl1", "org.freedesktop.DBus.Properties.Set"]
+    level += ["string:org.freedesktop.LogControl1", "string:LogLevel", "variant:string:debug"]
+
+    for call in ([*SEND, f"{BROKER[0]}.Reload"], [*SEND, f"{BROKER[0]}.UnlockStore"], level):
+        refused = mail.run(*call)
+        assert "AccessDenied" in refused.stderr, (call, refused)
+        assert "flatpak:org.example.Mail is sandboxed" in refused.stderr, (call, refused)
+    assert "Error" not in mail.run(*SEND, f"{BROKER[0]}.ListAccounts").stderr
+
+
 def a_flatpak_is_known_through_its_proxy_and_asked_about(desktop, flatpak):
     """Q6, R6: by the instance's file; nobody is there to ask, so the answer is no. A rule lets it in."""
     desktop.ready_account("work")
