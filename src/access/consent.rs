@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::caller::{Caller, Kind};
 use crate::account::AccountName;
 use crate::clock::BootTime;
 
@@ -35,7 +36,25 @@ pub enum Answer {
 }
 
 /// Whose use of which account.
-type Key = (AccountName, Arc<str>);
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    account: AccountName,
+    caller: Arc<str>,
+    /// Of a caller that could not be looked at: all such have one name, and an answer about one must not serve
+    /// the next.
+    process: Option<u32>,
+}
+
+impl Key {
+    fn new(account: &AccountName, caller: &Caller) -> Self {
+        let process = matches!(caller.kind, Kind::Hidden(_)).then_some(caller.pid);
+        Self { account: account.clone(), caller: Arc::clone(&caller.id), process }
+    }
+
+    fn is(&self, account: &str, caller: &str) -> bool {
+        self.account.as_str() == account && *self.caller == *caller
+    }
+}
 
 /// A lasting answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,16 +98,17 @@ impl Consent {
         &mut self,
         now: BootTime,
         account: &AccountName,
-        caller: &Arc<str>,
+        caller: &Caller,
         each: bool,
     ) -> Known {
-        let lasts = |known: &&Permission| known.account == account.as_str() && known.caller == **caller;
-        if !each && self.lasting.iter().any(|known| lasts(&known)) {
+        let key = Key::new(account, caller);
+        // Nothing lasts for whom nobody knows.
+        let lasts = |known: &Permission| key.process.is_none() && key.is(&known.account, &known.caller);
+        if !each && self.lasting.iter().any(lasts) {
             return Known::Allowed;
         }
         self.refused.retain(|_, (_, until)| *until > now);
         self.credits.retain(|_, until| *until > now);
-        let key = (account.clone(), Arc::clone(caller));
         if let Some((answer, _)) = self.refused.get(&key) {
             return Known::Refused(*answer);
         }
@@ -109,16 +129,16 @@ impl Consent {
         now: BootTime,
         wall: u64,
         account: &AccountName,
-        caller: &Arc<str>,
+        caller: &Caller,
         answer: Answer,
     ) -> bool {
-        let key = (account.clone(), Arc::clone(caller));
+        let key = Key::new(account, caller);
         let waits = self.asking.remove(&key).is_some_and(|asking| asking.send(Some(answer)).is_ok());
         match answer {
             Answer::Once if waits => {}
             Answer::Once => drop(self.credits.insert(key, now.after(CREDIT))),
             Answer::Always => {
-                let (account, caller) = (account.to_string(), caller.to_string());
+                let (account, caller) = (account.to_string(), caller.id.to_string());
                 self.lasting.push(Permission { account, caller, since: wall });
                 return true;
             }
@@ -139,9 +159,8 @@ impl Consent {
     pub(crate) fn forget(&mut self, account: &str, caller: &str) -> bool {
         let before = self.lasting.len() + self.refused.len() + self.credits.len();
         self.lasting.retain(|known| known.account != account || known.caller != caller);
-        let other = |key: &Key| key.0.as_str() != account || *key.1 != *caller;
-        self.refused.retain(|key, _| other(key));
-        self.credits.retain(|key, _| other(key));
+        self.refused.retain(|key, _| !key.is(account, caller));
+        self.credits.retain(|key, _| !key.is(account, caller));
         before != self.lasting.len() + self.refused.len() + self.credits.len()
     }
 }
@@ -197,6 +216,10 @@ mod tests {
         BootTime::from_duration(Duration::from_secs(seconds))
     }
 
+    fn caller(kind: Kind, pid: u32) -> Caller {
+        Caller::new(kind, 1000, pid, String::new(), "", String::new())
+    }
+
     fn asked(known: Known) -> Asking {
         match known {
             Known::New(asking) => asking,
@@ -206,7 +229,8 @@ mod tests {
 
     #[test]
     fn one_question_at_a_time_and_each_answer_holds_as_long_as_it_should() {
-        let (work, mail): (_, Arc<str>) = (AccountName::parse("work").unwrap(), "flatpak:org.x.Mail".into());
+        let work = AccountName::parse("work").unwrap();
+        let mail = caller(Kind::Flatpak("org.x.Mail".into()), 7);
         let mut consent = Consent::default();
 
         // Two calls, one question; a yes for once is theirs and nobody else's.
@@ -225,7 +249,7 @@ mod tests {
         assert!(matches!(consent.look(at(600), &work, &mail, false), Known::Refused(Answer::Dismissed)));
         let _asking = asked(consent.look(at(607), &work, &mail, false));
         consent.answered(at(607), 0, &work, &mail, Answer::Denied);
-        assert!(consent.forget("work", &mail) && !consent.forget("work", &mail));
+        assert!(consent.forget("work", &mail.id) && !consent.forget("work", &mail.id));
 
         // Always is for this account alone, and not for uses that are each asked for.
         let _asking = asked(consent.look(at(608), &work, &mail, false));
@@ -234,7 +258,27 @@ mod tests {
         let home = AccountName::parse("home").unwrap();
         let _asking = asked(consent.look(at(9999), &home, &mail, false));
         let _asking = asked(consent.look(at(9999), &work, &mail, true));
-        assert!(consent.forget("work", &mail) && consent.lasting().is_empty());
+        assert!(consent.forget("work", &mail.id) && consent.lasting().is_empty());
+    }
+
+    /// Q6: all that could not be looked at have one name.
+    #[test]
+    fn an_answer_about_one_unknown_caller_is_none_about_another() {
+        let work = AccountName::parse("work").unwrap();
+        let [one, other] = [7, 8].map(|pid| caller(Kind::Hidden("it has ended"), pid));
+        assert_eq!(one.id, other.id);
+        let mut consent = Consent::default();
+
+        drop(asked(consent.look(at(1), &work, &one, false)));
+        let theirs = asked(consent.look(at(1), &work, &other, false));
+        consent.answered(at(2), 0, &work, &one, Answer::Once);
+
+        assert_eq!(*theirs.borrow(), None);
+        assert!(matches!(consent.look(at(3), &work, &other, false), Known::Asked(_)));
+        assert!(matches!(consent.look(at(3), &work, &one, false), Known::Allowed));
+        consent.answered(at(4), 0, &work, &other, Answer::Denied);
+        assert!(matches!(consent.look(at(5), &work, &one, false), Known::New(_)));
+        assert!(consent.forget("work", &other.id), "by the name that is shown");
     }
 
     #[test]

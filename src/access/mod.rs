@@ -103,14 +103,14 @@ impl Access {
 
     /// What the user has answered about the caller, if anything.
     pub(crate) fn look(&self, account: &AccountName, caller: &Caller, each: bool) -> Known {
-        self.consent().look(self.clock.now().boot, account, &caller.id, each)
+        self.consent().look(self.clock.now().boot, account, caller, each)
     }
 
     /// Takes the user's answer.
     pub(crate) async fn answered(&self, account: &AccountName, caller: &Caller, answer: Answer) {
         let now = self.clock.now();
         tracing::info!(%account, %caller, ?answer, "the user was asked about a caller");
-        let lasting = self.consent().answered(now.boot, now.wall.as_secs(), account, &caller.id, answer);
+        let lasting = self.consent().answered(now.boot, now.wall.as_secs(), account, caller, answer);
         if lasting {
             self.unwritten.store(true, Ordering::Relaxed);
             self.write_permissions().await;

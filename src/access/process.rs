@@ -14,6 +14,7 @@ use super::caller::{
     snap_of_label, unit,
 };
 use crate::clock::Clock;
+use crate::oidc::text::is_invisible;
 
 /// How long a process's own file system may take: it may be one that never answers.
 const ROOT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ fn clean_unit(cgroup: &str) -> String {
 
 /// Readable, and whole: a path is one long word.
 fn path_text(path: &str) -> String {
-    path.chars().map(|c| if c.is_control() { '?' } else { c }).take(1024).collect()
+    path.chars().map(|c| if c.is_control() || is_invisible(c) { '?' } else { c }).take(1024).collect()
 }
 
 async fn kind(pid: u32, clock: &Clock) -> Kind {
@@ -185,6 +186,11 @@ mod tests {
         assert_eq!((&caller.kind, caller.pid), (&Kind::Host, child.id()));
         assert!(caller.id.starts_with("exe:/") && caller.exe.contains("/bin/"), "{caller}");
         assert!(caller.chain.starts_with("cat ← "), "{caller}");
+    }
+
+    #[test]
+    fn a_path_cannot_change_how_the_question_about_it_reads() {
+        assert_eq!(path_text("/tmp/a\nb\u{202e}c d"), "/tmp/a?b?c d");
     }
 
     /// R6: whoever has taken the number of a process is not taken for it.

@@ -19,6 +19,7 @@ use crate::account::AccountName;
 use crate::accounts::Account;
 use crate::clock::{BootTime, Clock};
 use crate::config::AccountConfig;
+use crate::oidc::text::shell_word;
 use crate::session::{self, TokenOptions, TokenReply};
 
 /// Every call is answered within this.
@@ -148,6 +149,8 @@ fn elsewhere(account: &AccountName) -> Error {
 /// Why the user's answer, or none, is a no.
 fn refusal(answer: Option<Answer>, account: &AccountName, caller: &Caller) -> String {
     let (who, account) = (&caller.id, account.as_str());
+    // A program chooses its file's name.
+    let word = shell_word(who);
     match answer {
         None => format!("the user has not answered yet whether {who} may use {account:?}; try again"),
         Some(Answer::NobodyToAsk) => format!(
@@ -156,11 +159,11 @@ fn refusal(answer: Option<Answer>, account: &AccountName, caller: &Caller) -> St
         ),
         Some(Answer::Denied) => format!(
             "the user has denied {who} the use of {account:?}; to be asked again run: \
-             bearerctl permissions --forget {who} {account}"
+             bearerctl permissions --forget {word} {account}"
         ),
         Some(_) => format!(
             "the user was asked whether {who} may use {account:?} and did not say yes; to be asked again run: \
-             bearerctl permissions --forget {who} {account}"
+             bearerctl permissions --forget {word} {account}"
         ),
     }
 }

@@ -9,6 +9,7 @@ use super::usable_as_bearer;
 use crate::bus::proxy::{Properties, Token};
 use crate::cli::broker::text;
 use crate::cli::failure::Failure;
+use crate::oidc::text::shell_word;
 
 /// How a token is printed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -113,12 +114,6 @@ fn exec_credential(token: &str, expires_at: u64, asked: Option<&str>) -> Result<
         status["expirationTimestamp"] = Json::from(end.to_string());
     }
     Ok(json!({ "apiVersion": version, "kind": "ExecCredential", "status": status }).to_string())
-}
-
-/// A token as one word of a shell: most need no quotes.
-fn shell_word(token: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~+/=:@%,".contains(c);
-    if token.chars().all(plain) { token.to_owned() } else { format!("'{}'", token.replace('\'', r"'\''")) }
 }
 
 /// A token between the quotes of curl's configuration.
