@@ -45,6 +45,8 @@ pub struct TokenResponse {
     pub scope: Option<String>,
     /// Not checked yet.
     pub id_token: Option<IdToken>,
+    /// Where tokens of this session may be sent: origins, space separated; empty when that is not known.
+    pub servers: String,
 }
 
 /// A login's tokens, and whose they are.

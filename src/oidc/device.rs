@@ -53,7 +53,7 @@ impl Polled {
     pub(super) fn by_error(error: ProviderError) -> Self {
         match error.class {
             Class::Unreachable | Class::Ambiguous | Class::Malformed => Self::Lost(error),
-            Class::SessionOver | Class::Refused => Self::Failed(error),
+            Class::SessionOver | Class::Refused | Class::Elsewhere => Self::Failed(error),
         }
     }
 }

@@ -35,6 +35,21 @@ pub(super) struct Endpoints {
     pub(super) iss: IssPolicy,
 }
 
+impl Endpoints {
+    /// The origins that get a session's tokens, space separated.
+    pub(super) fn servers(&self) -> String {
+        let logout = match &self.logout {
+            LogoutEndpoint::None => None,
+            LogoutEndpoint::Keycloak(url) | LogoutEndpoint::Revocation(url) => Some(url),
+        };
+        let mut servers = vec![self.token.origin().ascii_serialization()];
+        servers.extend(
+            logout.map(|url| url.origin().ascii_serialization()).filter(|other| *other != servers[0]),
+        );
+        servers.join(" ")
+    }
+}
+
 pub(super) struct Resolver {
     config: Arc<OAuthConfig>,
     http: Arc<Http>,
@@ -131,6 +146,11 @@ impl Resolver {
         if let Some(known) = self.metadata.lock().await.as_mut() {
             known.doubtful = true;
         }
+    }
+
+    /// The next look is as the first one.
+    pub(super) async fn forget(&self) {
+        *self.metadata.lock().await = None;
     }
 
     async fn metadata(&self, issuer: &Url, token_is_pinned: bool) -> Result<Metadata, ProviderError> {
@@ -243,6 +263,18 @@ pub(super) fn unspent(error: ProviderError) -> ProviderError {
         Class::Ambiguous => ProviderError { class: Class::Unreachable, ..error },
         _ => error,
     }
+}
+
+/// A session's tokens go where they came from, also after a restart (RFC 9700 section 4.4): whoever can change
+/// the metadata in between must not get them either. Of an old session `servers` says nothing.
+pub(super) fn at_home(servers: &str, url: &Url) -> Result<(), ProviderError> {
+    let there = url.origin().ascii_serialization();
+    if servers.is_empty() || servers.split(' ').any(|known| known == there) {
+        return Ok(());
+    }
+    tracing::error!(there, servers, "the provider's endpoint is not where the session came from");
+    let why = format!("it came from {servers}, and the endpoint is now at {there}");
+    Err(ProviderError::new(Class::Elsewhere, why))
 }
 
 /// An endpoint of the new metadata that would be given tokens or the client's secret, on a server that the old

@@ -15,6 +15,8 @@ pub enum Class {
     SessionOver,
     /// The provider refuses the client or the request itself: a matter of configuration.
     Refused,
+    /// The provider is not where the session came from, so nothing was sent.
+    Elsewhere,
     /// Something answered, and it was no OAuth answer (a captive portal, broken JSON): transient.
     Malformed,
 }

@@ -48,10 +48,21 @@ pub struct RefreshRequest {
     pub key: Option<ProofKey>,
     /// Whose session it is; empty when that is not known.
     pub sub: String,
+    /// Where its tokens may be sent, as [`TokenResponse::servers`].
+    pub servers: String,
     /// `None`: a token for all that the session may do.
     pub narrow: Option<Arc<Narrow>>,
     /// The narrower token is had in exchange for this one (RFC 8693); the refresh token stays unused.
     pub subject: Option<AccessToken>,
+}
+
+/// What is given up when a session ends.
+#[derive(Clone)]
+pub struct EndRequest {
+    pub refresh_token: RefreshToken,
+    pub stored_secret: Option<ClientSecret>,
+    /// Where its tokens may be sent, as [`TokenResponse::servers`].
+    pub servers: String,
 }
 
 /// A provider's back channel. Two exist: OAuth over HTTP, and the one of the simulations.
@@ -94,11 +105,7 @@ pub trait Provider: Send + Sync + 'static {
     ) -> impl Future<Output = Result<TokenResponse, ProviderError>> + Send;
 
     /// Ends the session at the provider.
-    fn end_session(
-        &self,
-        refresh_token: RefreshToken,
-        stored_secret: Option<ClientSecret>,
-    ) -> impl Future<Output = End> + Send;
+    fn end_session(&self, request: EndRequest) -> impl Future<Output = End> + Send;
 }
 
 /// What became of the end of a session at the provider.

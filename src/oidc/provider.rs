@@ -12,18 +12,16 @@ use zeroize::Zeroizing;
 use super::assertion::{self, Key, KeyFile};
 use super::authorization::{AuthorizationRequest, Front, Push};
 use super::device::{self, DeviceAuthorization, Polled};
-use super::endpoints::{Endpoints, Resolver, unspent};
+use super::endpoints::{self, Endpoints, Resolver, unspent};
 use super::error::{Class, ProviderError};
 use super::http::{self, Http};
 use super::id_token::{self, Expected, Identity};
 use super::push::{self, Pushed};
-use super::{CodeExchange, End, Provider, RefreshRequest, text, token};
+use super::{CodeExchange, End, EndRequest, Provider, RefreshRequest, text, token};
 use crate::clock::Clock;
 use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
 use crate::dpop::{Nonce, ProofKey, Target};
-use crate::secret::{
-    AccessToken, ClientSecret, CodeVerifier, DpopProof, IdToken, RefreshToken, random_token,
-};
+use crate::secret::{AccessToken, ClientSecret, CodeVerifier, DpopProof, IdToken, random_token};
 use crate::tokens::{Granted, TokenResponse};
 
 /// A session that could not be ended at the provider is tried again after this.
@@ -178,6 +176,7 @@ impl OAuthProvider {
         let identity = self.identity(endpoints, &tokens, nonce, date).await?;
         let subject = self.name(endpoints, &tokens.access_token, key.as_ref(), identity.as_ref()).await;
         let sub = identity.map(|identity| identity.sub).unwrap_or_default();
+        let tokens = TokenResponse { servers: endpoints.servers(), ..tokens };
         Ok(Granted { tokens, sub, subject, key })
     }
 
@@ -411,8 +410,13 @@ impl Provider for OAuthProvider {
     }
 
     async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, ProviderError> {
-        let RefreshRequest { refresh_token, stored_secret, key, sub, narrow, subject } = request;
+        let RefreshRequest { refresh_token, stored_secret, key, sub, servers, narrow, subject } = request;
         let endpoints = self.resolver.endpoints().await?;
+        if let Err(error) = endpoints::at_home(&servers, &endpoints.token) {
+            // It may be the true one again the next time.
+            self.resolver.forget().await;
+            return Err(error);
+        }
         let mut form = match &subject {
             None => vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())],
             Some(subject) => vec![
@@ -456,10 +460,11 @@ impl Provider for OAuthProvider {
                 },
             )?;
         }
-        Ok(tokens)
+        Ok(TokenResponse { servers: endpoints.servers(), ..tokens })
     }
 
-    async fn end_session(&self, refresh_token: RefreshToken, stored_secret: Option<ClientSecret>) -> End {
+    async fn end_session(&self, request: EndRequest) -> End {
+        let EndRequest { refresh_token, stored_secret, servers } = request;
         let ended = async {
             let endpoints = self.resolver.endpoints().await?;
             let (url, form) = match &endpoints.logout {
@@ -469,6 +474,7 @@ impl Provider for OAuthProvider {
                     (url, vec![("token", refresh_token.expose()), ("token_type_hint", "refresh_token")])
                 }
             };
+            endpoints::at_home(&servers, url)?;
             self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await.map(Some)
         };
         match ended.await {
@@ -483,7 +489,7 @@ impl Provider for OAuthProvider {
             Err(error) => {
                 tracing::warn!(%error, "could not tell the provider to end the session");
                 match error.class {
-                    Class::Refused => End::Impossible,
+                    Class::Refused | Class::Elsewhere => End::Impossible,
                     _ => End::Later(error.retry_after.unwrap_or(END_RETRY)),
                 }
             }

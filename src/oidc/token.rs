@@ -139,6 +139,7 @@ fn read(
         },
         scope: scope(members.get("scope")),
         id_token: string("id_token").and_then(|text| IdToken::parse(text).ok()),
+        servers: String::new(),
     })
 }
 

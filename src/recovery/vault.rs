@@ -207,6 +207,7 @@ mod tests {
             refresh_token: RefreshToken::parse(format!("canary-r{sequence}")).unwrap(),
             issuer: "https://id.example".into(),
             client_id: "app".into(),
+            servers: String::new(),
             scope: "a b".into(),
             subject: "Ayu Ä".into(),
             key: None,

@@ -20,7 +20,7 @@ use crate::oidc::authorization::{AuthorizationRequest, Front};
 use crate::oidc::device::{DeviceAuthorization, Polled};
 use crate::oidc::error::{Class, ProviderError};
 use crate::oidc::push::Pushed;
-use crate::oidc::{CodeExchange, End, Provider, RefreshRequest};
+use crate::oidc::{CodeExchange, End, EndRequest, Provider, RefreshRequest};
 use crate::power::Busy;
 use crate::recovery::{Note, Noting, Recalled, Recovery, Unsaved};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
@@ -292,6 +292,7 @@ impl Scripted {
             refresh_expires_in: Lifetime::For(secs(1800)),
             scope: None,
             id_token: None,
+            servers: String::new(),
         }
     }
 }
@@ -336,7 +337,7 @@ impl Provider for Scripted {
         Ok(self.issue())
     }
 
-    async fn end_session(&self, _refresh_token: RefreshToken, _secret: Option<ClientSecret>) -> End {
+    async fn end_session(&self, _: EndRequest) -> End {
         End::Done
     }
 }

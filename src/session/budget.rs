@@ -120,6 +120,7 @@ mod tests {
             client_secret: None,
             key: None,
             sub: String::new(),
+            servers: String::new(),
             narrow: None,
             subject: None,
             urgency,

@@ -9,9 +9,8 @@ use super::actor::{Actor, Completion};
 use super::state::{Effect, RefreshOrder};
 use crate::clock::Clock;
 use crate::oidc::error::{Class, ProviderError};
-use crate::oidc::{End, Provider, RefreshRequest};
+use crate::oidc::{End, EndRequest, Provider, RefreshRequest};
 use crate::recovery::Unsaved;
-use crate::secret::{ClientSecret, RefreshToken};
 use crate::store::{Item, ItemKind, Store};
 
 /// How often the end of a session is told to a provider that is busy or away.
@@ -54,14 +53,14 @@ impl<P: Provider, S: Store> Actor<P, S> {
                         Completion::Nothing
                     });
                 }
-                Effect::EndSession { refresh_token, client_secret } => {
+                Effect::EndSession(request) => {
                     let Some((_, provider)) = &self.oauth else { continue };
                     let (provider, clock) = (Arc::clone(provider), self.clock.clone());
                     self.tasks.spawn(async move {
-                        let end = provider.end_session(refresh_token.clone(), client_secret.clone()).await;
+                        let end = provider.end_session(request.clone()).await;
                         if let End::Later(wait) = end {
                             // Nobody waits for it, and it ends with the process: nothing is kept for it (F6).
-                            tokio::spawn(end_later(provider, refresh_token, client_secret, clock, wait));
+                            tokio::spawn(end_later(provider, request, clock, wait));
                         }
                         Completion::EndedAtProvider(end == End::Done)
                     });
@@ -89,6 +88,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                 stored_secret: order.client_secret,
                 key: order.key,
                 sub: order.sub,
+                servers: order.servers,
                 narrow: order.narrow,
                 subject: order.subject,
             });
@@ -104,16 +104,10 @@ impl<P: Provider, S: Store> Actor<P, S> {
 }
 
 /// Goes on telling the provider that a session is over (RFC 7009 section 2.2.1).
-async fn end_later<P: Provider>(
-    provider: Arc<P>,
-    refresh_token: RefreshToken,
-    client_secret: Option<ClientSecret>,
-    clock: Clock,
-    mut wait: Duration,
-) {
+async fn end_later<P: Provider>(provider: Arc<P>, request: EndRequest, clock: Clock, mut wait: Duration) {
     for _ in 0..END_TRIES {
         clock.sleep(wait).await;
-        match provider.end_session(refresh_token.clone(), client_secret.clone()).await {
+        match provider.end_session(request.clone()).await {
             End::Later(next) => wait = next.max(wait.saturating_mul(2)),
             End::Done => return tracing::info!("the provider ended the session after all"),
             End::Impossible => return,

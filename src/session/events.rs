@@ -15,9 +15,10 @@ use super::state::{
 };
 use super::text;
 use crate::clock::Now;
+use crate::oidc::EndRequest;
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::{Note, fingerprint};
-use crate::secret::{ClientSecret, PersonalToken};
+use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
 use crate::tokens::{Granted, TokenResponse};
 
 /// Every caller has an answer after this.
@@ -118,8 +119,7 @@ impl Session {
                 Err(error) => error.salvaged,
             };
             let refresh_token = rotated.unwrap_or(flight.sent);
-            let client_secret = self.client_secret.clone();
-            let mut effects = vec![Effect::EndSession { refresh_token, client_secret }];
+            let mut effects = vec![self.end_at_provider(refresh_token, flight.servers)];
             effects.extend(self.settle(now));
             return effects;
         }
@@ -179,7 +179,8 @@ impl Session {
         if let (Class::Ambiguous, Some(live), false) = (error.class, &mut self.live, flight.exchange) {
             live.doubtful = true;
         }
-        if let Some(wish) = &flight.narrow {
+        // Whatever was wanted of the provider: it is not where the session is from.
+        if let (Some(wish), false) = (&flight.narrow, error.class == Class::Elsewhere) {
             self.wish_failed(wish, &error, now);
             if !matches!(error.class, Class::Unreachable | Class::Ambiguous) {
                 let doubtful = self.live.as_ref().is_some_and(|live| live.doubtful);
@@ -203,7 +204,7 @@ impl Session {
         let wait = match error.class {
             // One prompt retry: several providers repeat their answer for a short while (D8).
             Class::Ambiguous if prompt => Duration::from_millis(500).mul_f64(1.0 + jitter.0),
-            Class::Refused => REFUSED_RETRY,
+            Class::Refused | Class::Elsewhere => REFUSED_RETRY,
             _ => schedule::backoff(attempts, left, jitter),
         };
         let not_before = error
@@ -235,7 +236,7 @@ impl Session {
         // Whether it was spent is open until there is an answer.
         let doubtful = self.live.as_ref().is_some_and(|live| live.doubtful);
         let sent = doubtful.then(|| fingerprint(&flight.sent));
-        let counted = if error.class == Class::Refused { 0 } else { attempts + 1 };
+        let counted = if matches!(error.class, Class::Refused | Class::Elsewhere) { 0 } else { attempts + 1 };
         let note = self.note(sent, counted, not_before.since(now.boot), now);
         Some(self.write_note(note))
     }
@@ -269,7 +270,7 @@ impl Session {
             let text = text::other_user(&self.policy.account, &old.subject, &granted.subject);
             let mut effects = vec![Effect::Answer(id, Err(Error::LoginFailed(text)))];
             if let Some(refresh_token) = granted.tokens.refresh_token {
-                effects.push(Effect::EndSession { refresh_token, client_secret: self.client_secret.clone() });
+                effects.push(self.end_at_provider(refresh_token, granted.tokens.servers));
             }
             return effects;
         }
@@ -328,7 +329,9 @@ impl Session {
         let mut effects = vec![self.write_note(Note::default())];
         let current = self.generation;
         self.generation += 1;
-        match (live.and_then(|live| live.refresh_token), &mut self.refresh) {
+        let (refresh_token, servers) =
+            live.map_or((None, String::new()), |live| (live.refresh_token, live.servers));
+        match (refresh_token, &mut self.refresh) {
             // One that belongs to an earlier login says nothing about this one.
             (Some(_), Some(flight)) if flight.generation == current => {
                 flight.logout = true;
@@ -336,13 +339,17 @@ impl Session {
             }
             (Some(refresh_token), _) => {
                 self.ending = Ending::Running;
-                effects.push(Effect::EndSession { refresh_token, client_secret: self.client_secret.clone() });
+                effects.push(self.end_at_provider(refresh_token, servers));
             }
             (None, _) if matches!(self.ending, Ending::Running) => {}
             (None, _) => self.ending = Ending::Done(false),
         }
         effects.extend(self.ask(id, Want::LoggedOut, now));
         effects
+    }
+
+    pub(super) fn end_at_provider(&self, refresh_token: RefreshToken, servers: String) -> Effect {
+        Effect::EndSession(EndRequest { refresh_token, stored_secret: self.client_secret.clone(), servers })
     }
 
     /// The provider answered, or not, to the end of a session.

@@ -27,6 +27,8 @@ pub(super) struct Live {
     pub(super) scope: String,
     pub(super) subject: String,
     pub(super) sub: String,
+    /// Where its tokens may be sent: where the login's came from.
+    pub(super) servers: String,
     /// What its tokens are bound to.
     pub(super) key: Option<ProofKey>,
     /// Just before the request that brought the tokens.
@@ -119,6 +121,7 @@ impl Live {
             scope: requested_scope.to_owned(),
             subject: String::new(),
             sub: String::new(),
+            servers: String::new(),
             key: None,
             obtained: asked.at,
             obtained_wall: asked.wall,
@@ -156,6 +159,7 @@ impl Live {
             scope: record.scope.clone(),
             subject: record.subject.clone(),
             sub: record.sub.clone(),
+            servers: record.servers.clone(),
             key: record.key.clone(),
             obtained,
             obtained_wall: record.obtained_at,
@@ -172,6 +176,10 @@ impl Live {
         self.take_session(response.refresh_token, response.refresh_expires_in, asked, jitter);
         if let Some(scope) = response.scope {
             self.scope = scope;
+        }
+        // Never by a later answer: a server that was not the login's cannot make itself one.
+        if self.servers.is_empty() {
+            self.servers = response.servers;
         }
         let lifetime = match response.expires_in {
             Lifetime::Over => {

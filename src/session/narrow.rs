@@ -204,7 +204,7 @@ impl Session {
         if let Some(failure) = refused {
             let text = text::narrow_refused(account, wish, &failure.message);
             return Verdict::Answer(Err(match failure.class {
-                Class::Refused | Class::SessionOver => Error::ProviderRefused(text),
+                Class::Refused | Class::SessionOver | Class::Elsewhere => Error::ProviderRefused(text),
                 Class::Unreachable | Class::Ambiguous | Class::Malformed => Error::ProviderUnreachable(text),
             }));
         }
@@ -285,7 +285,7 @@ impl Session {
         tracing::warn!(account = %self.policy.account, class = ?error.class, error = %error, "no narrower token");
         let Some(held) = live.narrow.place(wish, now.boot) else { return };
         let (standing, rest) = match error.class {
-            Class::Refused => (Standing::Settled, REFUSED_REST),
+            Class::Refused | Class::Elsewhere => (Standing::Settled, REFUSED_REST),
             // A page of somebody else's; nothing was spent.
             Class::Malformed => (Standing::Settled, FAILED_REST),
             Class::SessionOver => (Standing::Open, REFUSED_REST),

@@ -130,8 +130,8 @@ impl Session {
     ) -> Option<Effect> {
         let live = self.live.as_ref()?;
         let refresh_token = live.refresh_token.clone()?;
-        let (sub, key, left) =
-            (live.sub.clone(), live.key.clone(), live.ends().map(|ends| ends.since(now.boot)));
+        let (sub, servers, key) = (live.sub.clone(), live.servers.clone(), live.key.clone());
+        let left = live.ends().map(|ends| ends.since(now.boot));
         let subject = match &narrow {
             Some(wish) if self.exchanges(wish) => Some(live.exchangeable(now)?.clone()),
             _ => None,
@@ -158,6 +158,7 @@ impl Session {
             generation: self.generation,
             asked: Asked::at(now),
             sent: refresh_token.clone(),
+            servers: servers.clone(),
             narrow: narrow.clone(),
             exchange: subject.is_some(),
             stretch,
@@ -169,6 +170,7 @@ impl Session {
             client_secret: self.client_secret.clone(),
             key,
             sub,
+            servers,
             narrow,
             subject,
             urgency,
@@ -189,6 +191,7 @@ impl Session {
                 refresh_token: live.refresh_token.clone()?,
                 issuer: self.policy.issuer.clone(),
                 client_id: self.policy.client_id.clone(),
+                servers: live.servers.clone(),
                 scope: live.scope.clone(),
                 subject: live.subject.clone(),
                 sub: live.sub.clone(),
@@ -410,8 +413,9 @@ impl Session {
             });
         }
         if let Some(trouble) = &self.trouble {
-            let refused =
-                trouble.class == Class::Refused && self.refresh.is_none() && (tried || !waiter.forces());
+            let refused = matches!(trouble.class, Class::Refused | Class::Elsewhere)
+                && self.refresh.is_none()
+                && (tried || !waiter.forces());
             let gives_up = tried && !matches!(waiter.want, Want::Token { .. });
             if refused || gives_up || (late && self.refresh.is_none()) {
                 return Some(Verdict::Answer(Err(self.in_trouble(trouble))));
@@ -476,6 +480,7 @@ impl Session {
         let account = &self.policy.account;
         match trouble.class {
             Class::Refused => Error::ProviderRefused(text::trouble(account, trouble)),
+            Class::Elsewhere => Error::LoginRequired(text::trouble(account, trouble)),
             _ => Error::ProviderUnreachable(text::trouble(account, trouble)),
         }
     }

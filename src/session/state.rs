@@ -16,6 +16,7 @@ use super::text;
 use crate::clock::{BootTime, Now};
 use crate::config::{AudienceBy, KeepAlive};
 use crate::dpop::ProofKey;
+use crate::oidc::EndRequest;
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::Note;
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
@@ -106,10 +107,7 @@ pub(super) enum Effect {
         record: Option<SessionRecord>,
     },
     /// End the session at the provider, then call [`Session::ended_at_provider`].
-    EndSession {
-        refresh_token: RefreshToken,
-        client_secret: Option<ClientSecret>,
-    },
+    EndSession(EndRequest),
 }
 
 /// One refresh to be sent.
@@ -120,6 +118,8 @@ pub(super) struct RefreshOrder {
     pub key: Option<ProofKey>,
     /// Whose session it is; empty when that is not known.
     pub sub: String,
+    /// Where its tokens may be sent.
+    pub servers: String,
     /// `None`: for the session's own token.
     pub narrow: Option<Arc<Narrow>>,
     /// What is exchanged for the narrower one, the refresh token staying unused.
@@ -160,6 +160,7 @@ pub(super) struct InFlight {
     pub(super) generation: u64,
     pub(super) asked: Asked,
     pub(super) sent: RefreshToken,
+    pub(super) servers: String,
     /// What it is for; `None`: the session's own token.
     pub(super) narrow: Option<Arc<Narrow>>,
     /// That is had in exchange: the refresh token was not sent.

@@ -61,8 +61,7 @@ impl Session {
             return None;
         }
         self.ending = Ending::Running;
-        let (refresh_token, client_secret) = (record.refresh_token, self.client_secret.clone());
-        Some(Effect::EndSession { refresh_token, client_secret })
+        Some(self.end_at_provider(record.refresh_token, record.servers))
     }
 
     /// Takes a stored session, unless it is another client's another host's, or bound otherwise than

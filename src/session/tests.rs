@@ -127,6 +127,7 @@ impl Rig {
             refresh_expires_in: lifetime(refresh),
             scope: None,
             id_token: None,
+            servers: String::new(),
         }
     }
 
@@ -154,7 +155,7 @@ impl Rig {
                         self.written(Ok(()));
                     }
                 }
-                Effect::EndSession { refresh_token, .. } => self.ends.push(refresh_token),
+                Effect::EndSession(request) => self.ends.push(request.refresh_token),
                 Effect::GiveUp => self.given_up += 1,
                 Effect::Note { sequence, note } => {
                     assert!(sequence > self.note.0, "notes in order");
@@ -302,6 +303,7 @@ fn stored(refresh_token: &str, sequence: u64) -> Loaded {
         refresh_token: RefreshToken::parse(refresh_token).unwrap(),
         issuer: "https://id.example".into(),
         client_id: "app".into(),
+        servers: String::new(),
         scope: "profile".into(),
         subject: "ayu".into(),
         obtained_at: 1_790_000_000,

@@ -82,6 +82,12 @@ fn refused(account: &str, why: &str) -> String {
     )
 }
 
+fn elsewhere(account: &str, why: &str) -> String {
+    format!(
+        "the session of {account:?} is not taken to another server: {why}; if the provider has moved there, run: bearerctl login {account}"
+    )
+}
+
 pub(super) fn personal_has_all_rights(account: &str) -> String {
     format!(
         "{account:?} is a personal token, whose rights were settled when it was made; ask without scope, audience and resource"
@@ -127,6 +133,7 @@ pub(super) fn trouble(account: &str, trouble: &Trouble) -> String {
              session of theirs; end that, then log in again; run: bearerctl logout {account}"
         ),
         Class::Refused => refused(account, &trouble.message),
+        Class::Elsewhere => elsewhere(account, &trouble.message),
         _ => unreachable(account, &trouble.message),
     }
 }
@@ -261,6 +268,7 @@ pub(super) fn trouble_reason(error: &ProviderError) -> &'static str {
         Class::Unreachable => "unreachable",
         Class::Ambiguous => "no-answer",
         Class::Malformed => "malformed-answer",
+        Class::Elsewhere => "other-server",
         Class::Refused | Class::SessionOver => "client-refused",
     }
 }

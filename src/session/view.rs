@@ -118,6 +118,9 @@ impl Session {
         if let Some(trouble) = trouble.filter(|trouble| trouble.class == Class::Refused) {
             return (AccountState::Refused, trouble.reason, text::trouble(account, trouble));
         }
+        if let Some(trouble) = trouble.filter(|trouble| trouble.class == Class::Elsewhere) {
+            return (AccountState::Expired, trouble.reason, text::trouble(account, trouble));
+        }
         if let Some(ended) = &self.ended {
             let state = if ended.by_provider { AccountState::Expired } else { AccountState::LoggedOut };
             return (state, ended.reason, format!("{}; run: bearerctl login {account}", ended.message));

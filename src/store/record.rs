@@ -17,6 +17,8 @@ pub struct SessionRecord {
     /// With `client_id`: where the refresh token may be sent. Another pair never gets it.
     pub issuer: String,
     pub client_id: String,
+    /// The origins that it came from, space separated; empty in records from before there was this.
+    pub servers: String,
     pub scope: String,
     /// Who is logged in, for people; empty when the provider did not say.
     pub subject: String,
@@ -108,6 +110,8 @@ struct Wire<'a> {
     refresh_token: std::borrow::Cow<'a, str>,
     issuer: std::borrow::Cow<'a, str>,
     client_id: std::borrow::Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    servers: std::borrow::Cow<'a, str>,
     #[serde(default)]
     scope: std::borrow::Cow<'a, str>,
     #[serde(default)]
@@ -143,6 +147,7 @@ impl SessionRecord {
             refresh_token: self.refresh_token.expose().into(),
             issuer: self.issuer.as_str().into(),
             client_id: self.client_id.as_str().into(),
+            servers: self.servers.as_str().into(),
             scope: self.scope.as_str().into(),
             subject: self.subject.as_str().into(),
             sub: self.sub.as_str().into(),
@@ -158,6 +163,7 @@ impl SessionRecord {
             &wire.refresh_token,
             &wire.issuer,
             &wire.client_id,
+            &wire.servers,
             &wire.scope,
             &wire.subject,
             &wire.sub,
@@ -183,6 +189,7 @@ impl SessionRecord {
             refresh_token,
             issuer: wire.issuer.into_owned(),
             client_id: wire.client_id.into_owned(),
+            servers: wire.servers.into_owned(),
             scope: wire.scope.into_owned(),
             subject: wire.subject.into_owned(),
             sub: wire.sub.into_owned(),
@@ -208,6 +215,7 @@ mod tests {
             refresh_token: RefreshToken::parse("canary-refresh").unwrap(),
             issuer: "https://id.example".into(),
             client_id: "app".into(),
+            servers: "https://id.example".into(),
             scope: scope.into(),
             subject: subject.into(),
             sub: "u1".into(),
@@ -264,6 +272,15 @@ mod tests {
         assert!(SessionRecord::from_json(&plain).unwrap().key.is_none());
         let broken = plain.replace("\"sub\"", "\"dpop_key\":\"AAAA\",\"sub\"");
         assert_eq!(SessionRecord::from_json(&broken).err(), Some(UnreadableRecord::Broken));
+    }
+
+    /// G4: one from before this was remembered is as good as ever.
+    #[test]
+    fn a_record_remembers_its_servers_and_an_old_one_has_none() {
+        let line = record("", "").to_json();
+        assert_eq!(SessionRecord::from_json(&line).unwrap().servers, "https://id.example");
+        let old = line.replace("\"servers\":\"https://id.example\",", "");
+        assert!(!old.contains("servers") && SessionRecord::from_json(&old).unwrap().servers.is_empty());
     }
 
     #[test]

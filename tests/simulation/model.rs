@@ -160,6 +160,7 @@ impl Model {
             refresh_expires_in: lifetime(idle),
             scope: None,
             id_token: None,
+            servers: String::new(),
         }
     }
 }

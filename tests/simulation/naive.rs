@@ -92,6 +92,7 @@ impl Naive {
             stored_secret: None,
             key: None,
             sub: String::new(),
+            servers: String::new(),
             narrow: None,
             subject: None,
         });
@@ -128,6 +129,7 @@ impl Naive {
             refresh_token: refresh,
             issuer: "https://id.example".into(),
             client_id: "app".into(),
+            servers: String::new(),
             scope: String::new(),
             subject: String::new(),
             key: None,

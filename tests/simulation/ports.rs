@@ -9,7 +9,7 @@ use bearerd::oidc::authorization::{AuthorizationRequest, Front};
 use bearerd::oidc::device::{DeviceAuthorization, Polled};
 use bearerd::oidc::error::{Class, ProviderError};
 use bearerd::oidc::push::Pushed;
-use bearerd::oidc::{CodeExchange, End, Provider, RefreshRequest};
+use bearerd::oidc::{CodeExchange, End, EndRequest, Provider, RefreshRequest};
 use bearerd::recovery::{Note, Noting, Recovery, Unsaved};
 use bearerd::secret::{ClientSecret, RefreshToken};
 use bearerd::store::{Item, ItemKind, Loaded, Store, StoreError};
@@ -124,7 +124,8 @@ impl Provider for Port {
         result
     }
 
-    async fn end_session(&self, refresh_token: RefreshToken, _: Option<ClientSecret>) -> End {
+    async fn end_session(&self, request: EndRequest) -> End {
+        let refresh_token = request.refresh_token;
         self.step().await;
         self.world.leaves(self.account, refresh_token.expose());
         let weather = self.world.weather_now();

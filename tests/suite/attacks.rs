@@ -16,6 +16,7 @@ use zbus::zvariant::Value;
 use crate::support::browser::{Browser, parameter, raw};
 use crate::support::desk::{Desk, eventually, listening, word};
 use crate::support::desktop::Portal;
+use crate::support::keyring::Fake;
 use crate::support::trap::Trap;
 
 /// R8: who takes the callback's port when a login is over catches the code of a slow user, and can do nothing with it.
@@ -328,6 +329,53 @@ async fn metadata_that_turns_evil_gets_no_token_and_no_secret() {
         assert!(read > 1, "{name}: the evil metadata was never read:\n{}", desk.log());
         assert_eq!(evil.caught(), Vec::<String>::new(), "{name}");
     }
+}
+
+/// R20, G4: between two starts nobody watches the metadata, so the session itself remembers where it came from.
+#[tokio::test]
+async fn a_session_is_not_taken_to_another_server_by_a_restart() {
+    let evil = Trap::start(0, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    let mut desk = Desk::bare(Settings::default()).await;
+    let _keyring = Fake::start(&desk.bus).await;
+    let config = desk.discovered_account("work", "");
+    desk.write_config(&config);
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let there = format!("http://localhost:{}/evil", evil.port);
+
+    // By the metadata, and by a configuration whose issuer is still the same.
+    for (metadata, more) in [
+        (json!({ "token_endpoint": there }), String::new()),
+        (Json::Null, format!("token_endpoint = \"{}\"\n", evil.url("/evil"))),
+    ] {
+        desk.kill_daemon().await;
+        desk.provider.configure(|settings| settings.metadata = metadata);
+        desk.write_config(&(config.clone() + &more));
+        desk.start_daemon().await;
+
+        let error = desk.token("work").await.unwrap_err();
+
+        assert_eq!(word(&error), "LoginRequired", "{error}");
+        assert!(error.to_string().contains("is not taken to another server"), "{error}");
+        assert_eq!(desk.account_text("work", "StateReason").await, "other-server");
+        assert_eq!(desk.state("work").await, "expired");
+    }
+
+    // What was a trick or a mistake costs no session.
+    desk.kill_daemon().await;
+    desk.write_config(&config);
+    desk.start_daemon().await;
+    assert!(desk.provider.accepts(&desk.access_token("work").await));
+
+    // Nor does its end lead there.
+    desk.kill_daemon().await;
+    let patch = json!({ "end_session_endpoint": Json::Null, "revocation_endpoint": there });
+    desk.provider.configure(|settings| settings.metadata = patch);
+    desk.start_daemon().await;
+    desk.access_token("work").await;
+    assert!(!desk.broker.logout("work").await.unwrap());
+    assert_eq!(evil.caught(), Vec::<String>::new());
 }
 
 /// R20: metadata that leads elsewhere, never ends, or is built to break its reader.

@@ -562,6 +562,7 @@ fn record(token: &str, sequence: u64) -> SessionRecord {
         refresh_token: RefreshToken::parse(format!("canary-{token}")).unwrap(),
         issuer: "https://id.example".into(),
         client_id: "app".into(),
+        servers: String::new(),
         scope: "a\nb".into(),
         subject: "someone".into(),
         obtained_at: 1_790_000_000,
