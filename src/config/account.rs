@@ -24,6 +24,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "authorization_endpoint",
     "token_endpoint",
     "revocation_endpoint",
+    "end_session_endpoint",
     "device_authorization_endpoint",
     "pushed_authorization_request_endpoint",
     "jwks_uri",
@@ -36,6 +37,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "dpop",
     "max_age",
     "iss",
+    "id_token_audiences",
     "extra_params",
     "scope_on_refresh",
     "keep_alive",
@@ -223,6 +225,9 @@ fn read_oauth<'a>(
         response_mode: layers.get("response_mode").map_or(Ok(ResponseMode::Query), |field| {
             field.word(&[("query", ResponseMode::Query), ("form_post", ResponseMode::FormPost)])
         })?,
+        id_token_audiences: layers
+            .get("id_token_audiences")
+            .map_or_else(|| Ok(Vec::new()), |field| field.strings())?,
         pkce: flag("pkce", true)?,
         par: flag("par", true)?,
         dpop: flag("dpop", false)?,
@@ -257,6 +262,7 @@ fn endpoints<'a>(
     let authorization = layers.url("authorization_endpoint")?;
     let token = layers.url("token_endpoint")?;
     let revocation = layers.url("revocation_endpoint")?;
+    let end_session = layers.url("end_session_endpoint")?;
     let jwks = layers.url("jwks_uri")?;
     let device_authorization = layers.url("device_authorization_endpoint")?;
     let push = layers.url("pushed_authorization_request_endpoint")?;
@@ -270,6 +276,7 @@ fn endpoints<'a>(
                 authorization,
                 token,
                 revocation,
+                end_session,
                 jwks,
                 device_authorization,
                 push,
@@ -298,7 +305,7 @@ fn endpoints<'a>(
             "asks for openid, so it needs `issuer` and `jwks_uri` to check ID tokens (or `issuer` alone, without endpoints)",
         ));
     }
-    let logout = match (revocation, of_realm("logout")) {
+    let logout = match (revocation, end_session.or_else(|| of_realm("logout"))) {
         (Some(url), _) => LogoutEndpoint::Revocation(url),
         (None, Some(url)) => LogoutEndpoint::Keycloak(url),
         (None, None) => LogoutEndpoint::None,

@@ -81,6 +81,8 @@ pub struct OAuthConfig {
     pub iss: Option<IssPolicy>,
     /// What a response's `iss` and an ID token's must equal; `None` when no issuer is known.
     pub issuer: Option<String>,
+    /// Whom an ID token may be for beside this client (OpenID Connect Core section 3.1.3.7, 3).
+    pub id_token_audiences: Vec<String>,
     pub response_mode: ResponseMode,
     pub pkce: bool,
     /// Push authorization requests (RFC 9126) where the provider offers it.
@@ -118,6 +120,7 @@ pub struct DiscoveredEndpoints {
     pub authorization: Option<Url>,
     pub token: Option<Url>,
     pub revocation: Option<Url>,
+    pub end_session: Option<Url>,
     pub jwks: Option<Url>,
     pub device_authorization: Option<Url>,
     pub push: Option<Url>,

@@ -131,7 +131,7 @@ fn explicit_endpoints_need_no_discovery() {
         client_id = "a"
         authorization_endpoint = "http://127.0.0.1:8080/authorize?tenant=1"
         token_endpoint = "http://127.0.0.1:8080/token"
-        revocation_endpoint = "http://127.0.0.1:8080/revoke"
+        end_session_endpoint = "http://127.0.0.1:8080/end"
         client_auth = "none"
         extra_params = { prompt = "consent" }
         keep_alive = "when-used"
@@ -144,8 +144,22 @@ fn explicit_endpoints_need_no_discovery() {
     assert_eq!(x.redirect, RedirectUri::default());
     assert_eq!((x.keep_alive, x.store, x.pkce), (KeepAlive::WhenUsed, StoreKind::Memory, false));
     assert_eq!(x.min_validity, Some(Duration::from_secs(10)));
-    assert!(matches!(explicit(&x).logout, LogoutEndpoint::Revocation(_)));
+    assert!(matches!(explicit(&x).logout, LogoutEndpoint::Keycloak(url) if url.path() == "/end"));
     assert_eq!(x.issuer, None);
+    files.write(
+        "config.toml",
+        r#"
+        [accounts.x]
+        client_id = "a"
+        authorization_endpoint = "http://127.0.0.1:8080/authorize"
+        token_endpoint = "http://127.0.0.1:8080/token"
+        end_session_endpoint = "http://127.0.0.1:8080/end"
+        revocation_endpoint = "http://127.0.0.1:8080/revoke"
+        "#,
+        0o600,
+    );
+    let x = oauth(&files.load().unwrap(), "x");
+    assert!(matches!(explicit(&x).logout, LogoutEndpoint::Revocation(_)));
 }
 
 #[test]

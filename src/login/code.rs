@@ -115,6 +115,7 @@ async fn log_in<P: Provider>(
     };
     let exchange = CodeExchange {
         code,
+        token_endpoint: request.token_endpoint.clone(),
         verifier: request.verifier.clone(),
         redirect_uri: request.redirect_uri.clone(),
         nonce: request.nonce.clone(),

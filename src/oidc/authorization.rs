@@ -15,6 +15,8 @@ pub struct AuthorizationRequest {
     /// Configured by the user, whose names are not known here.
     extra: Vec<(String, String)>,
     pub redirect_uri: String,
+    /// With the endpoint and the issuer what one provider is told from another by (RFC 9700 section 4.4.2).
+    pub token_endpoint: Url,
     /// `None` with `pkce = false`.
     pub verifier: Option<CodeVerifier>,
     /// With `openid` only: the ID token must repeat it.
@@ -30,6 +32,7 @@ pub struct AuthorizationRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Front {
     pub endpoint: Url,
+    pub token: Url,
     pub push: Push,
     pub iss: IssPolicy,
     pub issuer: Option<String>,
@@ -109,8 +112,20 @@ impl AuthorizationRequest {
         let ours = |name: &str| name == "prompt" && prompt.is_some();
         let extra = config.extra_params.iter().filter(|(name, _)| !ours(name));
         let extra = extra.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let (endpoint, iss, issuer) = (front.endpoint, front.iss, front.issuer);
-        Ok(Self { endpoint, parameters, extra, redirect_uri, verifier, nonce, key, state, iss, issuer })
+        let Front { endpoint, token: token_endpoint, iss, issuer, .. } = front;
+        Ok(Self {
+            endpoint,
+            parameters,
+            extra,
+            redirect_uri,
+            token_endpoint,
+            verifier,
+            nonce,
+            key,
+            state,
+            iss,
+            issuer,
+        })
     }
 
     /// Everything that is asked for.
@@ -231,6 +246,7 @@ mod tests {
                 authorization: None,
                 token: None,
                 revocation: None,
+                end_session: None,
                 jwks: None,
                 device_authorization: None,
                 push: None,
@@ -238,6 +254,7 @@ mod tests {
             profile: None,
             iss: Some(IssPolicy::IfPresent),
             issuer: Some(ISSUER.into()),
+            id_token_audiences: Vec::new(),
             response_mode: ResponseMode::Query,
             pkce: true,
             par: true,
@@ -256,6 +273,7 @@ mod tests {
     fn request(config: &OAuthConfig) -> AuthorizationRequest {
         let front = Front {
             endpoint: Url::parse("https://sso.example/auth?kept=1").unwrap(),
+            token: Url::parse("https://sso.example/token").unwrap(),
             push: Push::No,
             iss: config.iss.unwrap(),
             issuer: config.issuer.clone(),

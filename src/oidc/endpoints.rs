@@ -101,6 +101,7 @@ impl Resolver {
                     authorization,
                     token,
                     revocation,
+                    end_session,
                     jwks,
                     device_authorization,
                     push,
@@ -108,12 +109,13 @@ impl Resolver {
                 let metadata = self.metadata(issuer, token.is_some()).await?;
                 let token = token.clone().unwrap_or(metadata.token_endpoint);
                 let keycloak = token.as_str().strip_suffix(KEYCLOAK_TOKEN).is_some();
-                let logout = match (revocation, metadata.end_session_endpoint, metadata.revocation_endpoint) {
+                // Its revocation ends the client's part of the session only.
+                let end_session = end_session.clone().or(metadata.end_session_endpoint.filter(|_| keycloak));
+                let logout = match (revocation, end_session, metadata.revocation_endpoint) {
                     (Some(url), ..) => LogoutEndpoint::Revocation(url.clone()),
-                    // Its revocation ends the client's part of the session only.
-                    (None, Some(url), _) if keycloak => LogoutEndpoint::Keycloak(url),
-                    (None, _, Some(url)) => LogoutEndpoint::Revocation(url),
-                    (None, _, None) => LogoutEndpoint::None,
+                    (None, Some(url), _) => LogoutEndpoint::Keycloak(url),
+                    (None, None, Some(url)) => LogoutEndpoint::Revocation(url),
+                    (None, None, None) => LogoutEndpoint::None,
                 };
                 let sends_iss = if metadata.sends_iss { IssPolicy::Required } else { IssPolicy::IfPresent };
                 Ok(Endpoints {

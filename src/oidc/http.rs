@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AGE, CONTENT_TYPE, DATE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response};
 use tokio::sync::OnceCell;
 use url::{Url, form_urlencoded};
@@ -31,6 +31,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const FORM: &str = "application/x-www-form-urlencoded";
+/// Clocks that say less were never set: the start of 2020.
+const EARLIEST_DATE: u64 = 1_577_836_800;
 const MAX_BODY: usize = 1024 * 1024;
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -158,7 +160,7 @@ async fn send(request: RequestBuilder) -> Result<HttpAnswer, ProviderError> {
     let status = response.status().as_u16();
     let content_type = header(CONTENT_TYPE);
     let retry_after = header(RETRY_AFTER).as_deref().and_then(retry_after);
-    let date = header(DATE).as_deref().and_then(unix_seconds);
+    let date = told_time(header(DATE).as_deref(), header(AGE).as_deref());
     let etag = header(ETAG);
     let dpop_nonce = header(DPOP_NONCE).as_deref().and_then(Nonce::parse);
     let body = read_body(response).await?;
@@ -210,9 +212,11 @@ fn innermost(error: &reqwest::Error) -> String {
     clean(&text.unwrap_or_else(|| "unknown cause".to_owned()))
 }
 
-fn unix_seconds(date: &str) -> Option<u64> {
-    let date = httpdate::parse_http_date(date).ok()?;
-    date.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+/// The provider's clock; `None` when it has none, or the answer comes out of a cache (M16).
+fn told_time(date: Option<&str>, age: Option<&str>) -> Option<u64> {
+    let date = httpdate::parse_http_date(date?).ok()?;
+    let seconds = date.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
+    (seconds >= EARLIEST_DATE && age.is_none_or(|age| age.trim() == "0")).then_some(seconds)
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), clamped to 1 s - 1 h.
@@ -236,6 +240,24 @@ fn retry_after(value: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// M16.
+    #[test]
+    fn a_time_that_cannot_be_the_providers_is_none() {
+        let now = "Mon, 21 Sep 2026 13:46:40 GMT";
+        assert_eq!(told_time(Some(now), None), Some(1_789_998_400));
+        assert_eq!(told_time(Some(now), Some("0")), Some(1_789_998_400));
+        for (date, age) in [
+            (None, None),
+            (Some("yesterday"), None),
+            (Some(""), None),
+            (Some("Thu, 01 Jan 1970 00:00:09 GMT"), None),
+            (Some(now), Some("86000")),
+            (Some(now), Some("old")),
+        ] {
+            assert_eq!(told_time(date, age), None, "{date:?} {age:?}");
+        }
+    }
 
     /// N17.
     #[test]

@@ -9,8 +9,10 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::text::clean;
 
-/// How far the provider's clock and the time that we go by may be apart, in seconds.
-const SKEW: f64 = 60.0;
+/// How far the provider's clock may be from the time that it told us, in seconds.
+pub const SKEW: u32 = 60;
+/// And from this machine's clock, which is gone by when it told none (M16).
+pub const WIDE_SKEW: u32 = 600;
 /// How old or how far ahead `iat` may be, in seconds.
 const MAX_AGE: f64 = 600.0;
 /// Asymmetric ones only: with a symmetric one the client secret, or a public key taken for one, would sign.
@@ -30,6 +32,8 @@ const ALGORITHMS: &[Algorithm] = &[
 pub struct Expected<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
+    /// Whom it may be for beside the client.
+    pub audiences: &'a [String],
     /// What the authorization request had; `None` in the device flow, which has none.
     pub nonce: Option<&'a str>,
     /// How long ago the user may have logged in, in seconds, if that was asked for.
@@ -38,6 +42,8 @@ pub struct Expected<'a> {
     pub access_token: &'a str,
     /// By the provider's own clock if it told, in seconds since the Unix epoch.
     pub now: u64,
+    /// How far its clock may be from that.
+    pub skew: u32,
 }
 
 /// Who is logged in.
@@ -110,11 +116,12 @@ pub fn verify(token: &str, keys: &JwkSet, expected: &Expected<'_>) -> Result<Ide
         })?
         .claims;
 
-    let identity = check_common(&claims, expected.issuer, expected.client_id)?;
+    let identity = check_common(&claims, expected.issuer, expected.client_id, expected.audiences)?;
+    let skew = f64::from(expected.skew);
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let now = expected.now as f64;
     let exp = claims.exp.ok_or(Invalid("the ID token has no exp"))?;
-    if exp + SKEW <= now {
+    if exp + skew <= now {
         return Err(Invalid("the ID token has expired; check this machine's clock"));
     }
     let iat = claims.iat.ok_or(Invalid("the ID token has no iat"))?;
@@ -126,7 +133,7 @@ pub fn verify(token: &str, keys: &JwkSet, expected: &Expected<'_>) -> Result<Ide
         let auth_time = claims.auth_time.ok_or(Invalid(
             "the ID token does not say when the user logged in (auth_time), though max_age asks for it",
         ))?;
-        if now - auth_time > max_age as f64 + SKEW {
+        if now - auth_time > max_age as f64 + skew {
             return Err(Invalid("the login at the provider is older than max_age allows"));
         }
     }
@@ -146,11 +153,17 @@ pub fn verify(token: &str, keys: &JwkSet, expected: &Expected<'_>) -> Result<Ide
 ///
 /// # Errors
 /// What is wrong.
-pub fn check_refreshed(token: &str, issuer: &str, client_id: &str, sub: &str) -> Result<(), Problem> {
+pub fn check_refreshed(
+    token: &str,
+    issuer: &str,
+    client_id: &str,
+    audiences: &[String],
+    sub: &str,
+) -> Result<(), Problem> {
     check_shape(token)?;
     let claims = jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token)
         .map_err(|_| Invalid("the ID token's claims cannot be read"))?;
-    let identity = check_common(&claims, issuer, client_id)?;
+    let identity = check_common(&claims, issuer, client_id, audiences)?;
     if identity.sub != sub {
         return Err(Invalid("the refreshed ID token is another user's"));
     }
@@ -165,19 +178,31 @@ fn check_shape(token: &str) -> Result<(), Problem> {
     }
 }
 
-fn check_common(claims: &Claims, issuer: &str, client_id: &str) -> Result<Identity, Problem> {
+fn check_common(
+    claims: &Claims,
+    issuer: &str,
+    client_id: &str,
+    audiences: &[String],
+) -> Result<Identity, Problem> {
     if claims.iss.as_deref() != Some(issuer) {
         return Err(Invalid("the ID token is another issuer's"));
     }
-    let (ours, others) = match &claims.aud {
-        Some(Audience::One(aud)) => (aud == client_id, false),
-        Some(Audience::Many(many)) => {
-            (many.iter().any(|aud| aud == client_id), many.iter().any(|aud| aud != client_id))
-        }
-        None => (false, false),
+    let named: &[String] = match &claims.aud {
+        Some(Audience::One(aud)) => std::slice::from_ref(aud),
+        Some(Audience::Many(many)) => many,
+        None => &[],
     };
-    if !ours || others {
+    if !named.iter().any(|aud| aud == client_id) {
         return Err(Invalid("the ID token is for another client (aud)"));
+    }
+    let mut others = named.iter().filter(|aud| *aud != client_id).peekable();
+    if others.peek().is_some() && claims.azp.is_none() {
+        return Err(Invalid(
+            "the ID token is for several clients (aud) and does not say whose login it is (azp)",
+        ));
+    }
+    if !others.all(|other| audiences.contains(other)) {
+        return Err(Invalid("the ID token is for others too (aud) that `id_token_audiences` does not name"));
     }
     if claims.azp.as_deref().is_some_and(|azp| azp != client_id) {
         return Err(Invalid("the ID token was issued to another client (azp)"));
@@ -283,10 +308,12 @@ mod tests {
         Expected {
             issuer: "https://id.example",
             client_id: "app",
+            audiences: &[],
             nonce: Some("n"),
             max_age: None,
             access_token: "canary-at",
             now: NOW,
+            skew: SKEW,
         }
     }
 
@@ -338,6 +365,39 @@ mod tests {
             let verdict = verify(&token, &keys, &expected());
             assert_eq!(verdict.is_ok(), accepted, "{name}: {verdict:?}");
         }
+    }
+
+    /// H3, H4: others beside us must be known, and the token must be of our login.
+    #[test]
+    fn further_audiences_are_accepted_if_they_are_configured_and_the_login_is_ours() {
+        let signer = Signer::ec("k1");
+        let keys = JwkSet { keys: vec![signer.jwk()] };
+        let audiences = ["api".to_owned()];
+        for (patch, accepted) in [
+            (json!({"aud": "app"}), true),
+            (json!({"aud": ["app", "api"], "azp": "app"}), true),
+            (json!({"aud": ["app", "api"]}), false),
+            (json!({"aud": ["app", "api"], "azp": "api"}), false),
+            (json!({"aud": ["app", "api", "other"], "azp": "app"}), false),
+            (json!({"aud": ["api"], "azp": "app"}), false),
+            (json!({"aud": "api", "azp": "app"}), false),
+        ] {
+            let token = signer.sign(&with(&patch), Some("k1"));
+            let expected = Expected { audiences: &audiences, ..expected() };
+            assert_eq!(verify(&token, &keys, &expected).is_ok(), accepted, "{patch}");
+            let refreshed = check_refreshed(&token, "https://id.example", "app", &audiences, "u1");
+            assert_eq!(refreshed.is_ok(), accepted, "{patch} at a refresh");
+        }
+    }
+
+    /// M16: without the provider's own time ours may be minutes away from it.
+    #[test]
+    fn a_provider_that_tells_no_time_is_given_more_of_it() {
+        let signer = Signer::ec("k1");
+        let keys = JwkSet { keys: vec![signer.jwk()] };
+        let token = signer.sign(&with(&json!({"exp": NOW - 300, "iat": NOW - 590})), Some("k1"));
+        assert!(verify(&token, &keys, &expected()).is_err());
+        assert!(verify(&token, &keys, &Expected { skew: WIDE_SKEW, ..expected() }).is_ok());
     }
 
     /// H5: whoever has only public things can't sign.
@@ -421,7 +481,7 @@ mod tests {
     fn a_refreshed_token_must_be_the_same_users() {
         let signer = Signer::ec("k1");
         let check = |patch: Value| {
-            check_refreshed(&signer.sign(&with(&patch), None), "https://id.example", "app", "u1")
+            check_refreshed(&signer.sign(&with(&patch), None), "https://id.example", "app", &[], "u1")
         };
         assert_eq!(check(json!({"nonce": null, "exp": NOW - 9999})), Ok(()));
         for patch in [json!({"sub": "u2"}), json!({"iss": "x"}), json!({"aud": "x"}), json!({"azp": "x"})] {

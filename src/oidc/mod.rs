@@ -6,6 +6,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::dpop::ProofKey;
 use crate::secret::{AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken};
 use crate::tokens::{Granted, Narrow, TokenResponse};
@@ -32,6 +34,8 @@ pub use provider::OAuthProvider;
 /// A code and what proves that it is ours (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
 pub struct CodeExchange {
     pub code: AuthorizationCode,
+    /// Where the request's provider takes it.
+    pub token_endpoint: Url,
     pub verifier: Option<CodeVerifier>,
     /// Byte for byte what the authorization request had.
     pub redirect_uri: String,

@@ -194,13 +194,17 @@ impl OAuthProvider {
         let Some(id_token) = &tokens.id_token else {
             return Err(bad("the provider sent no ID token, though `scopes` asks for openid".into()));
         };
+        let told = date.map(|date| (date, id_token::SKEW));
+        let (now, skew) = told.unwrap_or_else(|| (self.clock.now().wall.as_secs(), id_token::WIDE_SKEW));
         let expected = Expected {
             issuer,
             client_id: &self.config.client_id,
+            audiences: &self.config.id_token_audiences,
             nonce,
             max_age: self.config.max_age,
             access_token: tokens.access_token.expose(),
-            now: date.unwrap_or_else(|| self.clock.now().wall.as_secs()),
+            now,
+            skew,
         };
         self.verify(endpoints, id_token, &expected).await.map(Some)
     }
@@ -303,6 +307,7 @@ impl Provider for OAuthProvider {
             endpoint: endpoints.authorization.clone(),
             push,
             iss: endpoints.iss,
+            token: endpoints.token.clone(),
             issuer: self.config.issuer.clone(),
         })
     }
@@ -388,7 +393,9 @@ impl Provider for OAuthProvider {
         exchange: CodeExchange,
         stored_secret: Option<ClientSecret>,
     ) -> Result<Granted, ProviderError> {
-        let endpoints = self.resolver.endpoints().await?;
+        // Where the login began, whatever the metadata says meanwhile (RFC 9700 section 4.4.2).
+        let endpoints =
+            Endpoints { token: exchange.token_endpoint.clone(), ..self.resolver.endpoints().await? };
         let mut form = vec![
             ("grant_type", "authorization_code"),
             ("code", exchange.code.expose()),
@@ -453,12 +460,17 @@ impl Provider for OAuthProvider {
         };
         if let (Some(id_token), Some(issuer), false) = (&tokens.id_token, &self.config.issuer, sub.is_empty())
         {
-            id_token::check_refreshed(id_token.expose(), issuer, &self.config.client_id, &sub).map_err(
-                |problem| {
-                    tracing::error!(%problem, "a refresh brought an ID token that is not this session's");
-                    ProviderError::new(Class::SessionOver, problem.to_string())
-                },
-            )?;
+            id_token::check_refreshed(
+                id_token.expose(),
+                issuer,
+                &self.config.client_id,
+                &self.config.id_token_audiences,
+                &sub,
+            )
+            .map_err(|problem| {
+                tracing::error!(%problem, "a refresh brought an ID token that is not this session's");
+                ProviderError::new(Class::SessionOver, problem.to_string())
+            })?;
         }
         Ok(TokenResponse { servers: endpoints.servers(), ..tokens })
     }

@@ -133,6 +133,7 @@ fn config() -> OAuthConfig {
         profile: None,
         iss: None,
         issuer: None,
+        id_token_audiences: Vec::new(),
         response_mode: ResponseMode::Query,
         pkce: true,
         par: true,

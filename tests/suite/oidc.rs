@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use bearerd::bus::proxy::AccountProxy;
 use bearerd::bus::{Error, NAME};
-use bearerd::sandbox::provider::{Seen, Settings};
+use bearerd::sandbox::provider::{Fault, Seen, Settings};
 use serde_json::{Value as Json, json};
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, Value};
@@ -77,11 +77,51 @@ async fn an_id_token_that_is_not_this_logins_fails_it() {
     desk.log_in("work").await;
 }
 
+/// G12, C13: what the metadata says meanwhile does not move a login that has begun.
+#[tokio::test]
+async fn a_login_ends_at_the_token_endpoint_that_it_began_with() {
+    let desk = discovered("").await;
+    desk.log_in("work").await;
+    let (login, url) = desk.start_login("work").await;
+    let elsewhere = format!("{}/protocol/openid-connect/elsewhere", desk.provider.issuer());
+    desk.provider.configure(|settings| settings.metadata = json!({ "token_endpoint": elsewhere }));
+    // What is no answer of a token endpoint makes the metadata be read again.
+    desk.provider.next(Fault::html(200));
+    tokio::select! {
+        _ = desk.forced_token("work") => {}
+        () = desk.until_state("work", "offline") => {}
+    }
+
+    Browser::new().approve(&url).await;
+
+    assert_eq!(login.wait(20_000).await.unwrap(), "succeeded", "{}", desk.log());
+    assert!(requests(&desk, "openid-configuration").len() > 1, "it was read again:\n{}", desk.log());
+    assert_eq!(desk.provider.token_requests("authorization_code").len(), 2);
+}
+
+/// F4: the address of the end of a session can be configured where the metadata has none.
+#[tokio::test]
+async fn a_configured_end_of_session_is_used() {
+    let desk = discovered("").await;
+    let end = format!("{}/protocol/openid-connect/logout", desk.provider.issuer());
+    let none = json!({ "end_session_endpoint": Json::Null, "revocation_endpoint": Json::Null });
+    desk.provider.configure(|settings| settings.metadata = none);
+    let more = format!("store = \"memory\"\nend_session_endpoint = \"{end}\"");
+    desk.write_config(&desk.discovered_account("work", &more));
+    desk.broker.reload().await.unwrap();
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+
+    assert!(desk.broker.logout("work").await.unwrap());
+
+    assert_eq!(desk.provider.live_sessions(), 0);
+}
+
 /// H1: `openid` was asked for, so a login without an ID token proves nothing.
 #[tokio::test]
 async fn a_login_without_the_id_token_that_was_asked_for_fails() {
     let desk = discovered("").await;
-    let patch = bearerd::sandbox::provider::Fault::Patch(json!({ "id_token": null }));
+    let patch = Fault::Patch(json!({ "id_token": null }));
     desk.provider.next(patch);
     let (login, url) = desk.start_login("work").await;
 
