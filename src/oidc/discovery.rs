@@ -63,13 +63,20 @@ pub fn locations(issuer: &Url) -> [Url; 2] {
     ]
 }
 
+/// What a captive portal or a proxy answers with, or a server that has its metadata elsewhere.
+const WEB_PAGE: &str =
+    "a web page came in place of the provider's metadata, as where a network wants a login first";
+
 /// Reads a metadata document of this issuer.
 ///
 /// # Errors
 /// Why nothing of it may be used, as a sentence.
 pub fn read(document: &[u8], issuer: &str) -> Result<Metadata, String> {
-    let wire: Wire =
-        serde_json::from_slice(document).map_err(|_| "the provider's metadata cannot be read".to_owned())?;
+    let unreadable = |_| match document.trim_ascii_start().first() {
+        Some(b'<') => WEB_PAGE.to_owned(),
+        _ => "the provider's metadata cannot be read".to_owned(),
+    };
+    let wire: Wire = serde_json::from_slice(document).map_err(unreadable)?;
     // Compared as strings: a slash more is another issuer (RFC 8414 section 3.3).
     if wire.issuer != issuer {
         return Err(format!(

@@ -14,6 +14,7 @@ use zbus::zvariant::{OwnedObjectPath, Value};
 use crate::support::browser::{Browser, parameter};
 use crate::support::desk::{Desk, LOGIN, account_path, word};
 use crate::support::keyring::Fake;
+use crate::support::trap::Trap;
 
 /// G1, G2, A6, H1, C2: the issuer is all that has to be known.
 #[tokio::test]
@@ -115,6 +116,26 @@ async fn a_configured_end_of_session_is_used() {
     assert!(desk.broker.logout("work").await.unwrap());
 
     assert_eq!(desk.provider.live_sessions(), 0);
+}
+
+/// M1: a network that wants a login of its own first, or a wrong address, is named as what it is.
+#[tokio::test]
+async fn a_web_page_in_place_of_the_metadata_is_named() {
+    let page = "<!DOCTYPE html><title>Welcome</title>";
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
+    let portal = Trap::start(0, format!("{head}Content-Length: {}\r\n\r\n{page}", page.len())).await;
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&format!(
+        "[accounts.work]\nissuer = \"{}\"\nclient_id = \"x\"\nclient_auth = \"none\"\nstore = \"memory\"\n",
+        portal.url("")
+    ));
+    desk.start_daemon().await;
+
+    let error = desk.broker.login_with_options("work", HashMap::new()).await.unwrap_err();
+
+    assert_eq!(word(&error), "LoginFailed");
+    assert!(error.to_string().contains("a web page came in place of the provider's metadata"), "{error}");
+    assert_eq!(desk.state("work").await, "logged-out");
 }
 
 /// H1: `openid` was asked for, so a login without an ID token proves nothing.
