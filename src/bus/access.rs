@@ -70,6 +70,7 @@ impl Access {
         timeout_ms: u32,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(u64, Vec<Record>), Error> {
+        let _call = self.bus.in_flight.enter(Door::Bus.peer(&header))?;
         let access = self.admit(&header).await?;
         let timeout = Duration::from_millis(timeout_ms.into()).min(MAX_WAIT);
         tokio::select! {

@@ -53,6 +53,7 @@ fn login_attempt(published: &Published) -> OwnedObjectPath {
 impl Account {
     /// Refreshes the access token now; rate limited.
     async fn refresh(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let _call = self.bus.in_flight.enter(Door::Bus.peer(&header))?;
         let permit = self.bus.gate.permit(&Door::Bus, &header, &self.account.config, Event::Refresh).await?;
         permit.run(self.account.session.refresh()).await
     }

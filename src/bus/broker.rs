@@ -11,7 +11,7 @@ use zbus::zvariant::{OwnedFd, OwnedObjectPath, OwnedValue, Value};
 use super::error::Error;
 use super::gate::Permit;
 use super::options::Options;
-use super::peer::{Call, Door, InFlight};
+use super::peer::{Call, Door};
 use super::{Bus, account_path, secret_fd};
 use crate::access::log::Event;
 use crate::accounts::Account;
@@ -38,17 +38,16 @@ type Details = HashMap<&'static str, Value<'static>>;
 pub(super) struct Broker {
     bus: Arc<Bus>,
     door: Door,
-    in_flight: InFlight,
 }
 
 impl Broker {
     pub(super) fn new(bus: Arc<Bus>, door: Door) -> Self {
-        Self { bus, door, in_flight: InFlight::default() }
+        Self { bus, door }
     }
 
     /// Where every call begins: whose it is.
     fn enter(&self, header: &Header<'_>) -> Result<Call, Error> {
-        self.in_flight.enter(self.door.peer(header))
+        self.bus.in_flight.enter(self.door.peer(header))
     }
 
     fn account(&self, name: &str) -> Result<Arc<Account>, Error> {
@@ -81,6 +80,13 @@ impl Broker {
     ) -> Result<(OwnedObjectPath, String), Error> {
         let account = self.account(name)?;
         let permit = self.permit(header, &account, Event::Login).await?;
+        let joins = account.session.watch().borrow().login.as_ref().is_some_and(|login| login.is_pending());
+        if open && !joins && !self.bus.may_open_browser(&account.config.name) {
+            let name = account.config.name.as_str();
+            return Err(Error::rate_limited(format!(
+                "too many logins to {name:?} would open a browser; try again in 10 seconds, or run: bearerctl login {name}"
+            )));
+        }
         let started = permit.run(account.session.login(options)).await?;
         let path = self.bus.serve_login(&started.attempt).await?;
         let url = started.attempt.view().url;
@@ -352,6 +358,7 @@ impl Broker {
     /// Shows the keyring's own prompt and returns at once; the accounts' State tells the end. Not for
     /// sandboxed programs.
     async fn unlock_store(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let _call = self.enter(&header)?;
         self.bus.accounts.check()?;
         self.bus.gate.control(&self.door, &header).await?;
         self.bus.accounts.unlock_store();
@@ -373,6 +380,7 @@ impl Broker {
     /// Reads the configuration again. On an error the old one stays in force as a whole. Not for sandboxed
     /// programs.
     async fn reload(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let _call = self.enter(&header)?;
         self.bus.gate.control(&self.door, &header).await?;
         self.bus.reload().await
     }

@@ -43,7 +43,11 @@ impl Login {
     /// Waits for the end for at most timeout_ms milliseconds and 20 s, and returns the state then;
     /// 0 returns it at once. Never an error.
     #[zbus(out_args("state"))]
-    async fn wait(&self, timeout_ms: u32) -> &'static str {
+    async fn wait(&self, timeout_ms: u32, #[zbus(header)] header: Header<'_>) -> &'static str {
+        // One too many does not wait: it is never an error.
+        let Ok(_call) = self.bus.in_flight.enter(Door::Bus.peer(&header)) else {
+            return self.attempt.view().state.as_str();
+        };
         let timeout = Duration::from_millis(timeout_ms.into()).min(MAX_WAIT);
         tokio::select! {
             biased;
@@ -55,6 +59,7 @@ impl Login {
     /// Takes the whole address on which the browser ended, where it could not come back by itself.
     /// A wrong one is InvalidArgument, and the attempt goes on.
     async fn complete(&self, redirect_url: &str, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let _call = self.bus.in_flight.enter(Door::Bus.peer(&header))?;
         let permit = self.permit(&header, Event::Complete).await?;
         let taken = self.attempt.complete(redirect_url).map_err(|why| {
             Error::invalid_argument(format!(
@@ -67,6 +72,7 @@ impl Login {
 
     /// Ends the attempt; one that has ended stays as it is.
     async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let _call = self.bus.in_flight.enter(Door::Bus.peer(&header))?;
         let permit = self.permit(&header, Event::Cancel).await?;
         self.attempt.cancel();
         self.attempt.ended().await;

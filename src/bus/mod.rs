@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::hooks;
 use crate::logging::Levels;
 use crate::login::Attempt;
+use crate::session::Bucket;
 use notifications::Notifier;
 
 mod access;
@@ -54,6 +55,9 @@ pub struct Bus {
     gate: Gate,
     served: Mutex<BTreeMap<AccountName, Served>>,
     logins: Mutex<HashSet<String>>,
+    in_flight: peer::InFlight,
+    /// How many browsers may still be opened, by account.
+    browsers: Mutex<BTreeMap<AccountName, Bucket>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     /// Marked when an account's state has changed.
@@ -88,6 +92,8 @@ impl Bus {
             gate,
             served: Mutex::default(),
             logins: Mutex::default(),
+            in_flight: peer::InFlight::default(),
+            browsers: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             states: tokio::sync::watch::Sender::new(()),
         });
@@ -189,6 +195,13 @@ impl Bus {
         if let Err(error) = self.connection.object_server().remove::<login::Login, _>(path).await {
             tracing::warn!(%error, "cannot remove a login object");
         }
+    }
+
+    /// Whether one more login may open a browser: a program that begins them by itself must not fill the screen (Q3).
+    fn may_open_browser(&self, account: &AccountName) -> bool {
+        let now = self.clock().now().boot;
+        let mut browsers = self.browsers.lock().unwrap_or_else(PoisonError::into_inner);
+        browsers.entry(account.clone()).or_insert_with(|| Bucket::forced(now)).take(now)
     }
 
     fn open_in_browser(&self, url: String, activation_token: Option<String>) {

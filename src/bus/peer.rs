@@ -8,7 +8,7 @@ use zbus::message::Header;
 use super::error::Error;
 use crate::access::caller::Caller;
 
-/// The most calls in flight per connection.
+/// The most calls in flight per connection of the bus, and per process at the direct socket.
 const LIMIT: usize = 1024;
 
 /// Who calls.
@@ -44,7 +44,7 @@ impl Door {
     }
 }
 
-/// The calls that wait, of all connections of one door.
+/// The calls that wait, of all connections.
 #[derive(Clone, Default)]
 pub(super) struct InFlight(Arc<Mutex<HashMap<Peer, usize>>>);
 
@@ -61,7 +61,7 @@ impl InFlight {
         let calls = callers.entry(peer.clone()).or_default();
         if *calls >= LIMIT {
             return Err(Error::rate_limited(format!(
-                "more than {LIMIT} calls of this connection wait; wait for answers first"
+                "more than {LIMIT} calls of this program wait; wait for answers first"
             )));
         }
         *calls += 1;

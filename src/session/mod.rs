@@ -27,6 +27,7 @@ mod view;
 mod warm;
 
 pub(crate) use begin::Begin;
+pub(crate) use schedule::Bucket;
 
 pub use actor::{Parts, prepare, spawn, system_dice};
 pub use budget::Budget;

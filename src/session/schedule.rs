@@ -76,7 +76,7 @@ pub(super) fn issuer_gap(failures: u32, left: Option<Duration>) -> Duration {
 
 /// So many of something, and then one more each time that one has been regained.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     size: u32,
     gain: Duration,
     tokens: u32,
@@ -84,8 +84,8 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Forced refreshes: five, and one every ten seconds.
-    pub(super) fn forced(now: BootTime) -> Self {
+    /// Forced refreshes, and browsers: five, and one every ten seconds.
+    pub(crate) fn forced(now: BootTime) -> Self {
         Self { size: 5, gain: Duration::from_secs(10), tokens: 5, counted_at: now }
     }
 
@@ -94,7 +94,7 @@ impl Bucket {
         Self { size: NARROW_KEPT, gain: CALLER_RETRY, tokens: NARROW_KEPT, counted_at: now }
     }
 
-    pub(super) fn take(&mut self, now: BootTime) -> bool {
+    pub(crate) fn take(&mut self, now: BootTime) -> bool {
         let gained = self.gained(now);
         if gained > 0 {
             self.tokens = self.tokens.saturating_add(gained).min(self.size);

@@ -291,6 +291,32 @@ async fn a_failed_second_login_leaves_the_session_alone() {
     assert_eq!((desk.state("work").await.as_str(), desk.access_token("work").await), ("ready", before));
 }
 
+/// Q3: what begins logins by itself does not fill the screen with browsers.
+#[tokio::test]
+async fn a_program_cannot_open_one_browser_after_the_other() {
+    let desk = Desk::start().await;
+    let portal = Portal::start(&desk.bus).await;
+    let mut begun = 0;
+    let error = loop {
+        let (path, _) = match desk.broker.login_with_options("work", HashMap::new()).await {
+            Ok(started) => started,
+            Err(error) => break error,
+        };
+        // Who joins opens none.
+        assert_eq!(desk.broker.login_with_options("work", HashMap::new()).await.unwrap().0, path);
+        desk.login(path).await.cancel().await.unwrap();
+        begun += 1;
+        assert!(begun < 50, "there is no limit");
+    };
+
+    assert_eq!(word(&error), "RateLimited", "{error}");
+    assert!(begun >= 5, "a user who tries again is not held up");
+    assert!(eventually(async || portal.opened.lock().unwrap().len() == begun).await);
+    // One for which nothing is opened is a login as ever.
+    desk.log_in("work").await;
+    assert_eq!(portal.opened.lock().unwrap().len(), begun);
+}
+
 /// Design section 3: one attempt for everybody who asks.
 #[tokio::test]
 async fn a_second_login_joins_the_pending_one() {
