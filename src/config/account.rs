@@ -36,6 +36,7 @@ pub(super) const PRESET_KEYS: &[&str] = &[
     "par",
     "dpop",
     "max_age",
+    "login_timeout",
     "iss",
     "id_token_audiences",
     "extra_params",
@@ -90,6 +91,10 @@ const RESERVED_PARAMETERS: &[&str] = &[
 const KEYCLOAK_AUTHORIZATION: &str = "/protocol/openid-connect/auth";
 const KEYCLOAK_TOKEN: &str = "/protocol/openid-connect/token";
 const MAX_MIN_VALIDITY: u64 = 86_400;
+/// A login that nobody answers ends after this: a wrong redirect URI never redirects back, so a silent provider is
+/// normal (RFC 6749 section 4.1.2.1).
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(600);
+const MAX_LOGIN_TIMEOUT: u64 = 86_400;
 /// A year, in seconds.
 const MAX_MAX_AGE: u64 = 365 * 86_400;
 
@@ -232,6 +237,7 @@ fn read_oauth<'a>(
         par: flag("par", true)?,
         dpop: flag("dpop", false)?,
         max_age,
+        login_timeout: login_timeout(layers)?,
         extra_params: extra_params(layers)?,
         scope_on_refresh: flag("scope_on_refresh", false)?,
         keep_alive: layers.get("keep_alive").map_or(Ok(KeepAlive::Always), |field| {
@@ -250,6 +256,14 @@ fn read_oauth<'a>(
             field.word(&[("secret-service", StoreKind::SecretService), ("memory", StoreKind::Memory)])
         })?,
     })
+}
+
+fn login_timeout(layers: &Layers<'_>) -> Result<Duration, ConfigError> {
+    let Some(field) = layers.get("login_timeout") else { return Ok(LOGIN_TIMEOUT) };
+    match field.integer(MAX_LOGIN_TIMEOUT)? {
+        0 => Err(field.error("must be at least 1: nobody can answer at once")),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
 }
 
 /// The endpoints, and the issuer as far as it is known.

@@ -91,6 +91,8 @@ pub struct OAuthConfig {
     pub dpop: bool,
     /// How long ago the user may have logged in at the provider, in seconds (OpenID Connect Core section 3.1.2.1).
     pub max_age: Option<u64>,
+    /// A login in the browser that nobody answers ends after this.
+    pub login_timeout: Duration,
     /// Added to the authorization request; never a reserved name.
     pub extra_params: BTreeMap<String, String>,
     /// A refresh repeats the scopes (RFC 6749 section 6 lets it leave them out, some providers do not).

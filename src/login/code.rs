@@ -1,15 +1,17 @@
 //! The code flow from the callback to a saved session (RFC 6749 section 4.1).
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::{Gate, Outcome};
 use super::loopback::Callback;
 use super::page::Page;
-use super::{Attempt, LIFETIME, LoginState};
+use super::{Attempt, LoginState};
 use crate::oidc::{CodeExchange, Provider};
+use crate::secret::{AuthorizationCode, ClientSecret};
 use crate::session::error::Error;
-use crate::session::{Asked, Begin};
+use crate::session::{Asked, Begin, nobody_came};
 
 /// How long a login waits for a locked keyring that holds the client secret.
 const UNLOCK_WAIT: Duration = Duration::from_secs(120);
@@ -22,20 +24,22 @@ pub(crate) async fn run<P: Provider>(
     begin: Begin<P>,
 ) {
     let clock = &begin.clock;
-    let started = clock.now();
-    let steps = log_in(&attempt, &gate, callback, &begin);
-    let conclusion = tokio::select! {
+    let timeout = begin.config.login_timeout;
+    let ends = clock.now().boot.after(timeout);
+    let answered = tokio::select! {
         biased;
-        conclusion = steps => conclusion,
-        () = attempt.cancelled() => Conclusion::new(LoginState::Cancelled, "cancelled", "the login was cancelled".into()),
-        () = clock.sleep_until(started.boot.after(LIFETIME)) => Conclusion::new(
+        answered = answer(&attempt, &gate, callback, &begin) => answered,
+        () = attempt.cancelled() => Break(Conclusion::cancelled()),
+        () = clock.sleep_until(ends) => Break(Conclusion::new(
             LoginState::Expired,
             "timeout",
-            format!(
-                "no answer came within 10 minutes; if the browser showed an error, register {} as a redirect URI at the provider",
-                gate.request().redirect_uri
-            ),
-        ),
+            nobody_came(timeout, &gate.request().redirect_uri),
+        )),
+    };
+    // The time was the user's. What has been answered is brought to its end.
+    let conclusion = match answered {
+        Continue((callback, code)) => log_in(&attempt, &gate, callback, code, &begin).await,
+        Break(conclusion) => conclusion,
     };
     let next_step = format!("run: bearerctl login {}", attempt.account);
     let message = match conclusion.state {
@@ -61,26 +65,30 @@ impl Conclusion {
         Self { state, error, message, page: None }
     }
 
+    fn cancelled() -> Self {
+        Self::new(LoginState::Cancelled, "cancelled", "the login was cancelled".into())
+    }
+
     fn failed(callback: Callback, error: &'static str, message: String) -> Self {
         let page = Some((callback, Page::Failed(message.clone())));
         Self { state: LoginState::Failed, error, message, page }
     }
 }
 
-async fn log_in<P: Provider>(
+/// Waits for the code that the browser brings.
+async fn answer<P: Provider>(
     attempt: &Attempt,
     gate: &Gate,
     mut callback: Callback,
     begin: &Begin<P>,
-) -> Conclusion {
-    let (session, clock) = (&begin.session, &begin.clock);
+) -> ControlFlow<Conclusion, (Callback, AuthorizationCode)> {
     let mut outcome = callback.outcome().await;
     if let Outcome::Expired(onward) = outcome {
         tracing::info!("the provider's login page had expired; the login is started again");
         let authorized = match begin.again(&gate.request().redirect_uri, &attempt.options).await {
             Ok(authorized) => authorized,
             Err(error) => {
-                return Conclusion::failed(callback, "provider-error", error.to_string());
+                return Break(Conclusion::failed(callback, "provider-error", error.to_string()));
             }
         };
         callback.expect(gate.wait_for(authorized.request));
@@ -92,24 +100,41 @@ async fn log_in<P: Provider>(
             outcome = Outcome::page_expired();
         }
     }
-    let code = match outcome {
-        Outcome::Code(code) => code,
+    Break(match outcome {
+        Outcome::Code(code) => return Continue((callback, code)),
         Outcome::Expired(_) | Outcome::Broken => {
-            return Conclusion::failed(callback, "listener-failed", "the callback listener failed".into());
+            Conclusion::failed(callback, "listener-failed", "the callback listener failed".into())
         }
         Outcome::Denied => {
             let message = "the login was denied at the provider".to_owned();
             let page = Some((callback, Page::Denied));
-            return Conclusion { state: LoginState::Denied, error: "access_denied", message, page };
+            Conclusion { state: LoginState::Denied, error: "access_denied", message, page }
         }
         Outcome::Failed { code, message } => {
             let message = format!("the provider refused the login ({message})");
             tracing::warn!(code, "the provider refused the login");
-            return Conclusion::failed(callback, "provider-error", message);
+            Conclusion::failed(callback, "provider-error", message)
         }
-    };
+    })
+}
+
+/// Trades the code for a session. Only the user's keyring may be waited for in vain: once the code is sent, nothing
+/// stops it, for a session that nobody keeps would stay open at the provider.
+async fn log_in<P: Provider>(
+    attempt: &Attempt,
+    gate: &Gate,
+    callback: Callback,
+    code: AuthorizationCode,
+    begin: &Begin<P>,
+) -> Conclusion {
+    let (session, clock) = (&begin.session, &begin.clock);
     let request = gate.request();
-    let secret = match session.login_secret_within(UNLOCK_WAIT, clock).await {
+    let secret: Result<Option<ClientSecret>, Error> = tokio::select! {
+        biased;
+        secret = session.login_secret_within(UNLOCK_WAIT, clock) => secret,
+        () = attempt.cancelled() => return Conclusion::cancelled(),
+    };
+    let secret = match secret {
         Ok(secret) => secret,
         Err(error) => return Conclusion::failed(callback, "no-client-secret", error.to_string()),
     };

@@ -4,7 +4,6 @@
 //! through the device flow.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +19,6 @@ pub(crate) mod gate;
 pub mod loopback;
 mod page;
 mod peer;
-
-/// A pending login ends by itself after this: a wrong redirect URI never redirects back, so a
-/// silent provider is normal (RFC 6749 section 4.1.2.1).
-pub const LIFETIME: Duration = Duration::from_secs(600);
 
 /// How the response comes back to us.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

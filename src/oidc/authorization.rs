@@ -260,6 +260,7 @@ mod tests {
             par: true,
             dpop: false,
             max_age: None,
+            login_timeout: std::time::Duration::from_secs(600),
             extra_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
             scope_on_refresh: false,
             keep_alive: KeepAlive::Always,

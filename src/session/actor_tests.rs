@@ -404,6 +404,7 @@ fn config() -> OAuthConfig {
         par: true,
         dpop: false,
         max_age: None,
+        login_timeout: Duration::from_secs(600),
         extra_params: std::collections::BTreeMap::new(),
         scope_on_refresh: false,
         keep_alive: KeepAlive::Always,

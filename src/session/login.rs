@@ -12,7 +12,7 @@ use super::text;
 use crate::clock::Now;
 use crate::login::gate::Gate;
 use crate::login::loopback::Callback;
-use crate::login::{Attempt, AttemptView, LIFETIME, LoginOptions, code, device};
+use crate::login::{Attempt, AttemptView, LoginOptions, code, device};
 use crate::oidc::Provider;
 use crate::store::Store;
 
@@ -122,7 +122,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
             Begun::Browser { authorized: Authorized { request, url, until }, listener } => {
                 let (gate, outcome) = Gate::new(request);
                 let view = AttemptView { url, url_until: until, ..AttemptView::default() };
-                let expires = now.wall_seconds_at(now.boot.after(LIFETIME));
+                let expires = now.wall_seconds_at(now.boot.after(config.login_timeout));
                 let gate_for_pastes = Some(Arc::clone(&gate));
                 let attempt = Attempt::new(self.account.clone(), view, expires, options, gate_for_pastes);
                 let attempt = Arc::new(attempt.map_err(random)?);

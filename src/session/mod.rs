@@ -28,6 +28,7 @@ mod warm;
 
 pub(crate) use begin::Begin;
 pub(crate) use schedule::Bucket;
+pub(crate) use text::nobody_came;
 
 pub use actor::{Parts, prepare, spawn, system_dice};
 pub use budget::Budget;

@@ -273,6 +273,13 @@ pub(super) fn trouble_reason(error: &ProviderError) -> &'static str {
     }
 }
 
+pub(crate) fn nobody_came(timeout: Duration, redirect_uri: &str) -> String {
+    format!(
+        "no answer came within {}; if the browser showed an error, register {redirect_uri} as a redirect URI at the provider",
+        span(timeout)
+    )
+}
+
 /// `30 min`, `1 h 5 min`, `45 s`.
 pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -291,6 +291,47 @@ async fn a_failed_second_login_leaves_the_session_alone() {
     assert_eq!((desk.state("work").await.as_str(), desk.access_token("work").await), ("ready", before));
 }
 
+/// A16, B4: nobody comes.
+#[tokio::test]
+async fn a_login_that_nobody_answers_ends_by_itself() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "store = \"memory\"\nlogin_timeout = 1"));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+
+    let (login, url) = desk.start_login("work").await;
+
+    assert_eq!(login.wait(20_000).await.unwrap(), "expired");
+    let message = login.error_message().await.unwrap();
+    let redirect = parameter(&url, "redirect_uri").unwrap();
+    assert!(message.contains("within 1 s") && message.contains(&redirect), "{message}");
+    assert!(eventually(async || !listening(&authority(&redirect)).await).await);
+}
+
+/// A16, C14: who cancels too late gets the session, and not one that stays behind at the provider.
+#[tokio::test]
+async fn a_cancel_after_the_answer_leaves_no_session_behind() {
+    let desk = Desk::start().await;
+    let (login, url) = desk.start_login("work").await;
+    desk.provider.next(Fault::Hold);
+    let late = async {
+        desk.provider.wait_for("authorization_code", 1).await;
+        let release = async {
+            login.wait(0).await.unwrap();
+            desk.provider.release();
+        };
+        tokio::join!(login.cancel(), release).0.unwrap();
+    };
+
+    let browser = Browser::new();
+    tokio::join!(browser.approve(&url), late);
+
+    assert_eq!(login.wait(20_000).await.unwrap(), "succeeded", "{}", desk.log());
+    assert!(desk.provider.accepts(&desk.access_token("work").await));
+    assert!(desk.broker.logout("work").await.unwrap());
+    assert_eq!(desk.provider.live_sessions(), 0);
+}
+
 /// Q3: what begins logins by itself does not fill the screen with browsers.
 #[tokio::test]
 async fn a_program_cannot_open_one_browser_after_the_other() {
