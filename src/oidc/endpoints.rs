@@ -38,10 +38,7 @@ pub(super) struct Endpoints {
 impl Endpoints {
     /// The origins that get a session's tokens, space separated.
     pub(super) fn servers(&self) -> String {
-        let logout = match &self.logout {
-            LogoutEndpoint::None => None,
-            LogoutEndpoint::Keycloak(url) | LogoutEndpoint::Revocation(url) => Some(url),
-        };
+        let logout = of_logout(&self.logout);
         let mut servers = vec![self.token.origin().ascii_serialization()];
         servers.extend(
             logout.map(|url| url.origin().ascii_serialization()).filter(|other| *other != servers[0]),
@@ -264,6 +261,13 @@ pub(super) fn unspent(error: ProviderError) -> ProviderError {
     match error.class {
         Class::Ambiguous => ProviderError { class: Class::Unreachable, ..error },
         _ => error,
+    }
+}
+
+pub(super) fn of_logout(logout: &LogoutEndpoint) -> Option<&Url> {
+    match logout {
+        LogoutEndpoint::None => None,
+        LogoutEndpoint::Keycloak(url) | LogoutEndpoint::Revocation(url) => Some(url),
     }
 }
 

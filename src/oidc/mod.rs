@@ -63,7 +63,10 @@ pub struct RefreshRequest {
 /// What is given up when a session ends.
 #[derive(Clone)]
 pub struct EndRequest {
-    pub refresh_token: RefreshToken,
+    /// What lasts; it goes first.
+    pub refresh_token: Option<RefreshToken>,
+    /// What would live on for a while where the end of the other is not its end.
+    pub access_token: Option<AccessToken>,
     pub stored_secret: Option<ClientSecret>,
     /// Where its tokens may be sent, as [`TokenResponse::servers`].
     pub servers: String,

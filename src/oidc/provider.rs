@@ -21,7 +21,9 @@ use super::{CodeExchange, End, EndRequest, Provider, RefreshRequest, text, token
 use crate::clock::Clock;
 use crate::config::{ClientAuth, LogoutEndpoint, OAuthConfig, Profile, SecretSource};
 use crate::dpop::{Nonce, ProofKey, Target};
-use crate::secret::{AccessToken, ClientSecret, CodeVerifier, DpopProof, IdToken, random_token};
+use crate::secret::{
+    AccessToken, ClientSecret, CodeVerifier, DpopProof, IdToken, RefreshToken, random_token,
+};
 use crate::tokens::{Granted, TokenResponse};
 
 /// A session that could not be ended at the provider is tried again after this.
@@ -476,18 +478,36 @@ impl Provider for OAuthProvider {
     }
 
     async fn end_session(&self, request: EndRequest) -> End {
-        let EndRequest { refresh_token, stored_secret, servers } = request;
+        let EndRequest { refresh_token, access_token, stored_secret, servers } = request;
+        let refresh_token = refresh_token.as_ref().map(RefreshToken::expose);
+        let access_token = access_token.as_ref().map(AccessToken::expose);
         let ended = async {
             let endpoints = self.resolver.endpoints().await?;
-            let (url, form) = match &endpoints.logout {
-                LogoutEndpoint::None => return Ok(None),
-                LogoutEndpoint::Keycloak(url) => (url, vec![("refresh_token", refresh_token.expose())]),
-                LogoutEndpoint::Revocation(url) => {
-                    (url, vec![("token", refresh_token.expose()), ("token_type_hint", "refresh_token")])
-                }
-            };
+            let Some(url) = endpoints::of_logout(&endpoints.logout) else { return Ok(None) };
             endpoints::at_home(&servers, url)?;
-            self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await.map(Some)
+            let post =
+                |form| self.post(&endpoints, url, form, stored_secret.clone(), None, http::CALL_TIMEOUT);
+            if let LogoutEndpoint::Keycloak(_) = &endpoints.logout {
+                let Some(token) = refresh_token else { return Ok(None) };
+                return post(vec![("refresh_token", token)]).await.map(Some);
+            }
+            // Not every provider takes access tokens back (RFC 7009 section 2), and then they run out.
+            let revoke = |token, hint| post(vec![("token", token), ("token_type_hint", hint)]);
+            let lasting = match refresh_token {
+                Some(token) => Some(revoke(token, "refresh_token").await?),
+                None => None,
+            };
+            if lasting.as_ref().is_some_and(|answer| is_busy(answer.status)) {
+                return Ok(lasting);
+            }
+            let passing = match access_token {
+                Some(token) => Some(revoke(token, "access_token").await),
+                None => None,
+            };
+            match (lasting, passing) {
+                (None, Some(answer)) => answer.map(Some),
+                (lasting, _) => Ok(lasting),
+            }
         };
         match ended.await {
             Ok(None) => End::Impossible,
@@ -495,8 +515,11 @@ impl Provider for OAuthProvider {
             Ok(Some(answer)) if (200..300).contains(&answer.status) => End::Done,
             Ok(Some(answer)) => {
                 tracing::warn!(status = answer.status, "the provider did not end the session");
-                let busy = matches!(answer.status, 408 | 425 | 429 | 500..=599);
-                if busy { End::Later(answer.retry_after.unwrap_or(END_RETRY)) } else { End::Impossible }
+                if is_busy(answer.status) {
+                    End::Later(answer.retry_after.unwrap_or(END_RETRY))
+                } else {
+                    End::Impossible
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "could not tell the provider to end the session");
@@ -522,6 +545,11 @@ impl OAuthProvider {
         }
         error
     }
+}
+
+/// To be told again later (RFC 7009 section 2.2.1).
+fn is_busy(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
 fn name_in(document: &serde_json::Value, profile: &Profile) -> String {

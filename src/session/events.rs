@@ -18,7 +18,7 @@ use crate::clock::Now;
 use crate::oidc::EndRequest;
 use crate::oidc::error::{Class, ProviderError};
 use crate::recovery::{Note, fingerprint};
-use crate::secret::{ClientSecret, PersonalToken, RefreshToken};
+use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
 use crate::tokens::{Granted, TokenResponse};
 
 /// Every caller has an answer after this.
@@ -114,12 +114,12 @@ impl Session {
             self.own_outcome = self.outcomes;
         }
         if flight.logout {
-            let rotated = match result {
-                Ok(response) => response.refresh_token,
-                Err(error) => error.salvaged,
+            let (rotated, access_token) = match result {
+                Ok(response) => (response.refresh_token, Some(response.access_token)),
+                Err(error) => (error.salvaged, None),
             };
-            let refresh_token = rotated.unwrap_or(flight.sent);
-            let mut effects = vec![self.end_at_provider(refresh_token, flight.servers)];
+            let refresh_token = Some(rotated.unwrap_or(flight.sent));
+            let mut effects = vec![self.end_at_provider(refresh_token, access_token, flight.servers)];
             effects.extend(self.settle(now));
             return effects;
         }
@@ -269,9 +269,8 @@ impl Session {
         if let Some(old) = self.live.as_ref().filter(|live| live.is_another(&granted)) {
             let text = text::other_user(&self.policy.account, &old.subject, &granted.subject);
             let mut effects = vec![Effect::Answer(id, Err(Error::LoginFailed(text)))];
-            if let Some(refresh_token) = granted.tokens.refresh_token {
-                effects.push(self.end_at_provider(refresh_token, granted.tokens.servers));
-            }
+            let TokenResponse { refresh_token, access_token, servers, .. } = granted.tokens;
+            effects.push(self.end_at_provider(refresh_token, Some(access_token), servers));
             return effects;
         }
         let mut live = Live::from_login(granted.tokens, asked, &self.policy.scope, jitter);
@@ -329,27 +328,35 @@ impl Session {
         let mut effects = vec![self.write_note(Note::default())];
         let current = self.generation;
         self.generation += 1;
-        let (refresh_token, servers) =
-            live.map_or((None, String::new()), |live| (live.refresh_token, live.servers));
-        match (refresh_token, &mut self.refresh) {
+        let (refresh_token, access_token, servers) = match live {
+            Some(live) => (live.refresh_token, live.grant.map(|grant| grant.token), live.servers),
+            None => (None, None, String::new()),
+        };
+        match &mut self.refresh {
             // One that belongs to an earlier login says nothing about this one.
-            (Some(_), Some(flight)) if flight.generation == current => {
+            Some(flight) if refresh_token.is_some() && flight.generation == current => {
                 flight.logout = true;
                 self.ending = Ending::Running;
             }
-            (Some(refresh_token), _) => {
+            _ if refresh_token.is_some() || access_token.is_some() => {
                 self.ending = Ending::Running;
-                effects.push(self.end_at_provider(refresh_token, servers));
+                effects.push(self.end_at_provider(refresh_token, access_token, servers));
             }
-            (None, _) if matches!(self.ending, Ending::Running) => {}
-            (None, _) => self.ending = Ending::Done(false),
+            _ if matches!(self.ending, Ending::Running) => {}
+            _ => self.ending = Ending::Done(false),
         }
         effects.extend(self.ask(id, Want::LoggedOut, now));
         effects
     }
 
-    pub(super) fn end_at_provider(&self, refresh_token: RefreshToken, servers: String) -> Effect {
-        Effect::EndSession(EndRequest { refresh_token, stored_secret: self.client_secret.clone(), servers })
+    pub(super) fn end_at_provider(
+        &self,
+        refresh_token: Option<RefreshToken>,
+        access_token: Option<AccessToken>,
+        servers: String,
+    ) -> Effect {
+        let stored_secret = self.client_secret.clone();
+        Effect::EndSession(EndRequest { refresh_token, access_token, stored_secret, servers })
     }
 
     /// The provider answered, or not, to the end of a session.

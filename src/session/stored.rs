@@ -61,7 +61,7 @@ impl Session {
             return None;
         }
         self.ending = Ending::Running;
-        Some(self.end_at_provider(record.refresh_token, record.servers))
+        Some(self.end_at_provider(Some(record.refresh_token), None, record.servers))
     }
 
     /// Takes a stored session, unless it is another client's another host's, or bound otherwise than

@@ -155,7 +155,7 @@ impl Rig {
                         self.written(Ok(()));
                     }
                 }
-                Effect::EndSession(request) => self.ends.push(request.refresh_token),
+                Effect::EndSession(request) => self.ends.extend(request.refresh_token),
                 Effect::GiveUp => self.given_up += 1,
                 Effect::Note { sequence, note } => {
                     assert!(sequence > self.note.0, "notes in order");

@@ -125,7 +125,7 @@ impl Provider for Port {
     }
 
     async fn end_session(&self, request: EndRequest) -> End {
-        let refresh_token = request.refresh_token;
+        let Some(refresh_token) = request.refresh_token else { return End::Impossible };
         self.step().await;
         self.world.leaves(self.account, refresh_token.expose());
         let weather = self.world.weather_now();

@@ -402,6 +402,34 @@ async fn a_logout_ends_the_session_here_and_at_the_provider() {
     assert_eq!(word(&desk.token("work").await.unwrap_err()), "LoginRequired");
 }
 
+/// F2: both tokens are given back, the one that lasts first; and one that has no refresh token beside it too.
+#[tokio::test]
+async fn a_logout_revokes_the_refresh_token_and_then_the_access_token() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let url = desk.provider.token_endpoint().replace("/token", "/revoke");
+    desk.write_config(&desk.account("work", &format!("store = \"memory\"\nrevocation_endpoint = \"{url}\"")));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    let revoked = |desk: &Desk| -> Vec<(String, String)> {
+        let seen = desk.provider.seen().into_iter().filter(|seen| seen.path.ends_with("/revoke"));
+        seen.map(|seen| (seen.parameter("token_type_hint").into(), seen.parameter("token").into())).collect()
+    };
+    desk.log_in("work").await;
+    let access_token = desk.access_token("work").await;
+
+    assert!(desk.broker.logout("work").await.unwrap());
+
+    let [(first, _), second] = &revoked(&desk)[..] else { panic!("not two") };
+    assert_eq!((first.as_str(), second), ("refresh_token", &("access_token".to_owned(), access_token)));
+    assert_eq!(desk.provider.live_sessions(), 0);
+
+    desk.provider.next(Fault::Patch(json!({ "refresh_token": null })));
+    desk.log_in("work").await;
+    let alone = desk.access_token("work").await;
+    assert!(desk.broker.logout("work").await.unwrap());
+    assert_eq!(revoked(&desk)[2..], [("access_token".to_owned(), alone)]);
+}
+
 /// F2, F3: a provider that is busy is told again; the local session is gone at once.
 #[tokio::test]
 async fn a_logout_is_told_again_to_a_provider_that_was_busy() {
