@@ -68,7 +68,7 @@ pub struct Narrow {
     pub scope: String,
     /// Empty: what the provider takes when none is named.
     pub audience: String,
-    /// Letter by letter as the caller gave it; empty: none.
+    /// Each letter by letter as the caller gave it, sorted, space separated; empty: none.
     pub resource: String,
 }
 
@@ -86,9 +86,7 @@ impl Narrow {
         if audience.as_ref().is_some_and(|text| text.is_empty() || !text.chars().all(is_printable)) {
             return Err("`audience` must be a name as the provider knows it, in printable ASCII");
         }
-        if resource.as_ref().is_some_and(|text| !is_resource(text)) {
-            return Err(BAD_RESOURCE);
-        }
+        let resource = resource.map(|text| resources(&text).ok_or(BAD_RESOURCE)).transpose()?;
         if scope.is_none() && audience.is_none() && resource.is_none() {
             return Ok(None);
         }
@@ -131,17 +129,21 @@ impl Narrow {
     #[must_use]
     pub fn limit(&self, wish: &Self) -> Option<Self> {
         let anywhere = self.audience.is_empty() && self.resource.is_empty();
-        let one = |most: &str, wanted: &str| match wanted {
-            "" => Some(most.to_owned()),
-            wanted => (anywhere || most == wanted).then(|| wanted.to_owned()),
-        };
         let scope = match wish.scope.as_str() {
             "" => self.scope.clone(),
             wanted if self.scope.is_empty() || wish.is_within(&self.scope) => wanted.to_owned(),
             _ => return None,
         };
-        let audience = one(&self.audience, &wish.audience)?;
-        Some(Self { scope, audience, resource: one(&self.resource, &wish.resource)? })
+        let audience = match wish.audience.as_str() {
+            "" => self.audience.clone(),
+            wanted => (anywhere || self.audience == wanted).then(|| wanted.to_owned())?,
+        };
+        let named = |one| self.resource.split(' ').any(|other| other == one);
+        let resource = match wish.resource.as_str() {
+            "" => self.resource.clone(),
+            wanted => (anywhere || wanted.split(' ').all(named)).then(|| wanted.to_owned())?,
+        };
+        Some(Self { scope, audience, resource })
     }
 }
 
@@ -157,7 +159,8 @@ impl fmt::Display for Narrow {
 }
 
 const BAD_SCOPE: &str = "`scope` must be one or more scopes, separated by spaces";
-const BAD_RESOURCE: &str = "`resource` must be an absolute URI without #fragment";
+const BAD_RESOURCE: &str =
+    "`resource` must be one or more absolute URIs without #fragment, separated by spaces";
 
 /// A scope list in the one order in which two equal ones are equal (RFC 6749 section 3.3).
 fn scopes(text: &str) -> Option<String> {
@@ -167,7 +170,13 @@ fn scopes(text: &str) -> Option<String> {
     good.then(|| set.into_iter().collect::<Vec<_>>().join(" "))
 }
 
-/// RFC 8707 section 2.
+/// RFC 8707 section 2 lets a request name several.
+fn resources(text: &str) -> Option<String> {
+    let set: BTreeSet<&str> = text.split(' ').filter(|one| !one.is_empty()).collect();
+    let good = !set.is_empty() && set.iter().all(|one| is_resource(one));
+    good.then(|| set.into_iter().collect::<Vec<_>>().join(" "))
+}
+
 fn is_resource(text: &str) -> bool {
     text.chars().all(|c| matches!(c, '!'..='~') && c != '#') && Url::parse(text).is_ok()
 }
@@ -199,6 +208,7 @@ mod tests {
         for good in ["https://api.example", "https://api.example/a?b=c", "urn:example:api"] {
             assert_eq!(narrow("-", "-", good).unwrap().unwrap().resource, good);
         }
+        assert_eq!(narrow("-", "-", "urn:b  urn:a urn:b"), narrow("-", "-", "urn:a urn:b"));
         for bad in
             ["", "api", "/api", "https://api.example/#", "https://api.example/#x", "https://a b", "https://é"]
         {
@@ -237,12 +247,14 @@ mod tests {
         assert_eq!(limit(["", "x", ""], ["a", "x", ""]), some("scope \"a\" and audience \"x\""));
         assert_eq!(limit(["", "x", "r"], ["", "x", "r"]), some("audience \"x\" and resource \"r\""));
         assert_eq!(limit(["", "", "r"], ["", "", ""]), some("resource \"r\""));
+        assert_eq!(limit(["", "", "r s"], ["", "", "s"]), some("resource \"s\""));
         for (most, wish) in [
             (["a b", "", ""], ["a c", "", ""]),
             (["a", "x", ""], ["a", "y", ""]),
             (["", "", "r"], ["", "", "s"]),
             (["", "x", ""], ["", "x", "r"]),
             (["", "", "r"], ["", "y", ""]),
+            (["", "", "r"], ["", "", "r s"]),
         ] {
             assert_eq!(limit(most, wish), None, "{most:?} {wish:?}");
         }

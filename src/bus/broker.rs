@@ -167,7 +167,7 @@ impl Broker {
 
     /// As GetToken, with options: min_validity u (seconds that the token must live on),
     /// force_refresh b (a new token even if the current one is good; rate limited), and for a narrower
-    /// token: scope s (some of the granted ones, space separated), audience s, resource s (a URI, RFC 8707).
+    /// token: scope s (some of the granted ones, space separated), audience s, resource s (URIs, RFC 8707).
     #[zbus(out_args("access_token", "expires_at", "details"))]
     async fn get_token_with_options(
         &self,

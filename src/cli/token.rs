@@ -34,9 +34,9 @@ pub(super) struct Wanted {
     /// For this audience only.
     #[arg(long)]
     audience: Option<String>,
-    /// For this API only, by its URI (RFC 8707).
+    /// For this API only, by its URI (RFC 8707); may be given more than once.
     #[arg(long, value_name = "URI")]
-    resource: Option<String>,
+    resource: Vec<String>,
 }
 
 impl Wanted {
@@ -65,9 +65,13 @@ impl Wanted {
 
     fn options(&self) -> HashMap<&'static str, Value<'_>> {
         let seconds = self.min_validity.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
-        let narrow = [("scope", &self.scope), ("audience", &self.audience), ("resource", &self.resource)];
+        let narrow = [("scope", &self.scope), ("audience", &self.audience)];
         let narrow = narrow.into_iter().filter_map(|(key, text)| Some((key, Value::from(text.as_deref()?))));
-        narrow.chain(seconds.map(|seconds| ("min_validity", Value::from(seconds)))).collect()
+        let resources = (!self.resource.is_empty()).then(|| Value::from(self.resource.join(" ")));
+        narrow
+            .chain(resources.map(|resources| ("resource", resources)))
+            .chain(seconds.map(|seconds| ("min_validity", Value::from(seconds))))
+            .collect()
     }
 }
 

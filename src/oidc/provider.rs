@@ -437,13 +437,9 @@ impl Provider for OAuthProvider {
         };
         let scopes = self.config.scopes.join(" ");
         if let Some(narrow) = &narrow {
-            let wish =
-                [("scope", &narrow.scope), ("audience", &narrow.audience), ("resource", &narrow.resource)];
-            form.extend(
-                wish.map(|(name, value)| (name, value.as_str()))
-                    .iter()
-                    .filter(|(_, value)| !value.is_empty()),
-            );
+            let wish = [("scope", narrow.scope.as_str()), ("audience", narrow.audience.as_str())];
+            let resources = narrow.resource.split(' ').map(|one| ("resource", one));
+            form.extend(wish.into_iter().chain(resources).filter(|(_, value)| !value.is_empty()));
         } else if self.config.scope_on_refresh {
             form.push(("scope", &scopes));
         }

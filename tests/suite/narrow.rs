@@ -192,6 +192,12 @@ async fn the_command_line_narrows_too() {
     assert!(done.status.success(), "{done:?}");
     let token = String::from_utf8(done.stdout).unwrap();
     assert_eq!(desk.provider.grant_of(token.trim()).unwrap(), ("locks".to_owned(), API.to_owned()));
+    let other = format!("{API}other");
+    let done = desk.ctl(&["token", "work", "--resource", &other, "--resource", API], "").await;
+    assert!(done.status.success(), "{done:?}");
+    let requests = desk.provider.token_requests("refresh_token");
+    let asked = requests.last().unwrap().parameters.iter().filter(|(name, _)| name == "resource");
+    assert_eq!(asked.map(|(_, value)| value.as_str()).collect::<Vec<_>>(), [API, &other]);
     let done = desk.ctl(&["token", "work", "--scope", "messaging"], "").await;
     assert_eq!(done.status.code(), Some(2), "{done:?}");
 }
