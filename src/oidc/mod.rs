@@ -22,6 +22,7 @@ pub mod device;
 pub mod discovery;
 mod endpoints;
 pub mod error;
+mod hint;
 pub mod http;
 pub mod id_token;
 mod provider;

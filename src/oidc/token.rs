@@ -6,6 +6,7 @@ use serde_json::Value;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::{Class, ProviderError};
+use super::hint;
 use super::text::clean;
 use crate::dpop::Nonce;
 use crate::secret::{AccessToken, IdToken, RefreshToken};
@@ -190,11 +191,19 @@ pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Members, Pr
         let code = error.as_str().map(clean);
         let text = |key| members.get(key).and_then(Value::as_str).map(clean).filter(|text| !text.is_empty());
         let mut message = code.clone().unwrap_or_else(|| format!("status {status}"));
-        if let Some(description) = text("error_description") {
+        let (description, numbers) = (text("error_description"), members.get("error_codes"));
+        if let Some(description) = &description {
             message = format!("{message}: {description}");
         }
+        if let Some(hint) = hint::of(description.as_deref().unwrap_or_default(), numbers) {
+            message = format!("{message}; {hint}");
+        }
+        let more = diagnosis(&members);
+        if !more.is_empty() {
+            tracing::info!(more, "what the provider says besides of an error");
+        }
         return Err(ProviderError {
-            class: classify(error.as_str(), status),
+            class: if hint::passes(numbers) { Class::Unreachable } else { classify(error.as_str(), status) },
             message,
             code,
             retry_after: answer.retry_after,
@@ -207,6 +216,20 @@ pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Members, Pr
     }
 
     Ok(members)
+}
+
+/// What helps whoever looks into an error at the provider, bounded like all of its texts (C16).
+fn diagnosis(members: &Members) -> String {
+    let kept = ["suberror", "error_uri", "error_codes", "trace_id", "correlation_id", "request_id"];
+    let told = kept.iter().filter_map(|key| match members.get(key)? {
+        Value::String(text) => Some(format!("{key}={}", clean(text))),
+        Value::Array(numbers) => {
+            let numbers: Vec<_> = numbers.iter().filter_map(Value::as_u64).take(MOST_MEMBERS).collect();
+            Some(format!("{key}={numbers:?}"))
+        }
+        _ => None,
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn failure(answer: &HttpAnswer, class: Class, message: String) -> ProviderError {
@@ -369,6 +392,26 @@ mod tests {
             let error = read(issued, kind).err().unwrap();
             assert!(error.class == Class::Refused && error.salvaged.is_none(), "{issued} {kind}");
         }
+    }
+
+    /// L4, C16: Microsoft's numbers say what passes, and what it says besides is kept within bounds.
+    #[test]
+    fn what_is_said_besides_an_error_is_heeded_and_kept() {
+        let body = |number: u32| {
+            format!(
+                r#"{{"error":"invalid_grant","error_description":"AADSTS{number}: words","error_codes":[{number}],"suberror":"bad\u0000token","trace_id":"{}","error_uri":"https://login.example/e?code={number}"}}"#,
+                "t ".repeat(100_000)
+            )
+        };
+        let error = |number| read_answer(&json(400, &body(number)), false).err().unwrap();
+        assert_eq!(error(90_033).class, Class::Unreachable);
+        assert_eq!(error(65_001).class, Class::SessionOver);
+        assert!(error(65_001).message.ends_with("words; nobody has consented to what the client asks for"));
+
+        let kept = diagnosis(&Members::read(body(65_001).as_bytes()).unwrap());
+        assert!(kept.starts_with("suberror=bad token, error_uri=https://login.example/e?code=65001, error_codes=[65001], trace_id=t"));
+        assert!(kept.len() < 1000, "{}", kept.len());
+        assert_eq!(diagnosis(&Members::read(br#"{"error":"x","trace_id":7}"#).unwrap()), "");
     }
 
     /// O: every row of the classification table.
