@@ -6,18 +6,20 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 
-use bearerd::bus::proxy::Properties;
+use bearerd::bus::proxy::{AccountProxy, Properties};
 use bearerd::bus::{NAME, ROOT_PATH};
-use bearerd::sandbox::provider::Settings;
+use bearerd::sandbox::provider::{Fault, Settings};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use zbus::fdo::{IntrospectableProxy, ObjectManagerProxy, PropertiesProxy};
 use zbus::message::Type;
+use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 use zbus::{Connection, MatchRule, MessageStream};
 
 use crate::support::browser::Browser;
 use crate::support::desk::{ACCOUNT, Desk, LOGIN, account_path, file_with, word};
+use crate::support::keyring::Fake;
 use crate::support::reference;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dbus.md");
@@ -113,6 +115,47 @@ async fn errors_begin_with_their_word_and_end_with_what_to_do() {
     );
 }
 
+/// Design section 3, Errors: of a keyring that is closed, of a personal account, and of a provider that says nothing.
+#[tokio::test]
+async fn closed_keyrings_personal_accounts_and_silent_providers_have_errors_of_their_own() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let memory = desk.account("work", "store = \"memory\"");
+    let kept = desk.account("kept", "");
+    desk.write_config(&format!("{memory}{kept}[accounts.own]\nsource = \"personal\"\n"));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let mut locked = Desk::bare(Settings::default()).await;
+    let keyring = Fake::start(&locked.bus).await;
+    keyring.set_locked("login", true).await;
+    locked.write_config(&locked.account("work", ""));
+    locked.start_daemon().await;
+    desk.provider.next(Fault::Hold);
+    let refresh = async |name: &str| {
+        let builder = AccountProxy::builder(&desk.connection).path(account_path(name)).unwrap();
+        builder.cache_properties(CacheProperties::No).build().await.unwrap().refresh().await.unwrap_err()
+    };
+
+    let (silent, personal, absent, closed) = tokio::join!(
+        refresh("work"),
+        refresh("own"),
+        async { desk.token("kept").await.unwrap_err() },
+        async { locked.token("work").await.unwrap_err() },
+    );
+
+    desk.provider.release();
+    for (error, name, hint) in [
+        (silent, "Timeout", "try again"),
+        (personal, "NoSession", "bearerctl set-token own"),
+        (absent, "StoreUnavailable", "start a keyring"),
+        (closed, "StoreLocked", "bearerctl unlock"),
+    ] {
+        let text = error.to_string();
+        assert_eq!(word(&error), name, "{text}");
+        assert!(text.contains(&format!("{name}: ")) && text.contains(hint), "{text}");
+    }
+}
+
 /// Design section 3, Options: any integer type with a value in range.
 #[tokio::test]
 async fn options_take_any_integer_type() {
@@ -205,7 +248,7 @@ async fn every_transition_is_one_signal_with_all_changed_properties() {
 async fn a_flood_is_limited_per_connection() {
     let desk = Desk::logged_in().await;
     let refused = desk.access_token("work").await;
-    desk.provider.next(bearerd::sandbox::provider::Fault::Hold);
+    desk.provider.next(Fault::Hold);
     let reject = desk.broker.reject_token("work", &refused);
     let flood = async {
         desk.provider.wait_for("refresh_token", 1).await;
