@@ -115,7 +115,7 @@ enum Request {
         /// Log in even if there is a session; it serves until the new one is there.
         #[arg(long)]
         force: bool,
-        /// Wait no longer than this, such as 90s or 5m; the login itself lasts 10 minutes.
+        /// Wait no longer than this, such as 90s or 5m; the login itself lasts for `login_timeout`, by default 10 minutes.
         #[arg(long, value_name = "DURATION", value_parser = output::parse_duration)]
         timeout: Option<Duration>,
     },
