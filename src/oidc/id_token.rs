@@ -63,6 +63,8 @@ pub enum Problem {
     /// The keys may have been rotated: fetch them again and try once more.
     #[error("the ID token is signed with a key that the provider does not list")]
     UnknownKey,
+    #[error("the refreshed ID token is another user's")]
+    OtherUser,
     #[error("{0}")]
     Invalid(&'static str),
 }
@@ -165,7 +167,7 @@ pub fn check_refreshed(
         .map_err(|_| Invalid("the ID token's claims cannot be read"))?;
     let identity = check_common(&claims, issuer, client_id, audiences)?;
     if identity.sub != sub {
-        return Err(Invalid("the refreshed ID token is another user's"));
+        return Err(Problem::OtherUser);
     }
     Ok(())
 }

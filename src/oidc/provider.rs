@@ -467,7 +467,13 @@ impl Provider for OAuthProvider {
             )
             .map_err(|problem| {
                 tracing::error!(%problem, "a refresh brought an ID token that is not this session's");
-                ProviderError::new(Class::SessionOver, problem.to_string())
+                let class = match problem {
+                    id_token::Problem::OtherUser => Class::SessionOver,
+                    // Whatever is wrong with it, the refresh token that came along has replaced ours (M8).
+                    id_token::Problem::UnknownKey | id_token::Problem::Invalid(_) => Class::Malformed,
+                };
+                let salvaged = tokens.refresh_token.clone().filter(|_| class == Class::Malformed);
+                ProviderError { salvaged, ..ProviderError::new(class, problem.to_string()) }
             })?;
         }
         Ok(TokenResponse { servers: endpoints.servers(), ..tokens })

@@ -12,7 +12,7 @@ use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use crate::support::browser::{Browser, parameter};
-use crate::support::desk::{Desk, LOGIN, account_path, word};
+use crate::support::desk::{Desk, LOGIN, account_path, eventually, word};
 use crate::support::keyring::Fake;
 use crate::support::trap::Trap;
 
@@ -218,6 +218,23 @@ async fn a_refresh_for_another_user_ends_the_session() {
 
     assert_eq!(word(&error), "LoginRequired", "{error}");
     assert_eq!(desk.state("work").await, "expired");
+}
+
+/// M8, H10: a bad ID token makes a bad answer, but the refresh token in it has replaced ours.
+#[tokio::test]
+async fn a_bad_id_token_of_a_refresh_costs_no_session() {
+    let desk = discovered("").await;
+    desk.log_in("work").await;
+    desk.provider.configure(|settings| settings.id_token = json!({ "aud": "other", "azp": null }));
+
+    let error = refresh(&desk).await.unwrap_err();
+
+    assert_eq!(word(&error), "ProviderUnreachable", "{error}");
+    assert!(error.to_string().contains("another client"), "{error}");
+    desk.provider.configure(|settings| settings.id_token = Json::Null);
+    assert!(eventually(async || refresh(&desk).await.is_ok()).await, "{}", desk.log());
+    assert_eq!(desk.state("work").await, "ready");
+    assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
 }
 
 /// G1, G4, R20: what the metadata must not say keeps a login from starting, and says why.
