@@ -196,8 +196,10 @@ impl<P: Provider, S: Store> Actor<P, S> {
     ) {
         // Whoever still waits in there is told to try again.
         drop(inbox);
-        self.session.stopping = true;
-        let deadline = self.clock.now().boot.after(DRAIN);
+        let now = self.clock.now();
+        let effects = self.session.stop(&now);
+        self.perform(effects);
+        let deadline = now.boot.after(DRAIN);
         while self.session.is_busy() {
             let timeout = self.session.next_timeout(&self.clock.now());
             tokio::select! {
@@ -289,6 +291,7 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     self.budget.network_changed();
                     self.session.network_changed(&now)
                 }
+                Interruption::Reloaded => self.session.configuration_read(&now),
             },
             Command::Stop(_) => Vec::new(),
         };

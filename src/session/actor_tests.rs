@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::error::Error;
 use super::view::AccountState;
@@ -24,8 +24,8 @@ use crate::oidc::{CodeExchange, End, EndRequest, Provider, RefreshRequest};
 use crate::power::Busy;
 use crate::recovery::{Note, Noting, Recalled, Recovery, Unsaved};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
-use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
+use crate::store::{Item, ItemKind, Loaded, Store, StoreError};
 use crate::tokens::{Granted, Lifetime, TokenResponse};
 
 /// D3: single flight, through the inbox.
@@ -198,23 +198,35 @@ async fn an_outage_is_waited_out_and_ends_by_itself() {
     assert!(rig.clock.now().boot.since(asked) < secs(15));
 }
 
+/// Design section 3: a keyring that asks and gets no answer costs the caller fifteen seconds.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_the_keyring_does_not_take_is_answered_in_time() {
+    let rig = Rig::with(Arc::new(Hanging));
+    let asked = rig.clock.now().boot;
+
+    let set = rig.session.set_client_secret(ClientSecret::parse("canary-secret").ok()).await;
+
+    assert!(matches!(set, Err(Error::Timeout(_))));
+    assert_eq!(rig.clock.now().boot.since(asked), secs(15));
+    assert!(rig.session.ping().await);
+}
+
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-struct Rig {
+struct Rig<S = MemoryStore> {
     session: SessionHandle,
     provider: Arc<Scripted>,
-    store: Arc<MemoryStore>,
+    store: Arc<S>,
     clock: Clock,
     time: Arc<VirtualTime>,
 }
 
-impl Rig {
-    async fn logged_in() -> Self {
+impl<S: Store> Rig<S> {
+    fn with(store: Arc<S>) -> Self {
         let (clock, time) = Clock::simulated(secs(1_790_000_000));
         let provider = Arc::new(Scripted::default());
-        let store = Arc::new(MemoryStore::default());
         let session = spawn(Parts {
             account: account(),
             policy: policy(),
@@ -228,10 +240,17 @@ impl Rig {
             budget: Arc::default(),
             busy: Busy::default(),
         });
-        let granted =
-            Granted { tokens: provider.issue(), sub: String::new(), subject: "ayu".into(), key: None };
-        assert!(session.logged_in(granted, Asked::at(&clock.now())).await.unwrap(), "saved");
         Self { session, provider, store, clock, time }
+    }
+}
+
+impl Rig {
+    async fn logged_in() -> Self {
+        let rig = Self::with(Arc::new(MemoryStore::default()));
+        let granted =
+            Granted { tokens: rig.provider.issue(), sub: String::new(), subject: "ayu".into(), key: None };
+        assert!(rig.session.logged_in(granted, Asked::at(&rig.clock.now())).await.unwrap(), "saved");
+        rig
     }
 
     /// Twenty minutes after the login: renewed twice ahead of time, then left alone until the access token
@@ -339,6 +358,35 @@ impl Provider for Scripted {
 
     async fn end_session(&self, _: EndRequest) -> End {
         End::Done
+    }
+}
+
+/// A keyring whose dialog nobody answers.
+struct Hanging;
+
+impl Store for Hanging {
+    async fn load(&self, _: &AccountName) -> Result<Loaded, StoreError> {
+        Ok(Loaded::default())
+    }
+
+    async fn save(&self, _: &AccountName, _: Item) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
+    async fn erase(&self, _: &AccountName, _: ItemKind) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
+    async fn unlock(&self) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+
+    fn name(&self) -> &'static str {
+        "hanging"
     }
 }
 

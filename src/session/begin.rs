@@ -151,16 +151,19 @@ impl<P: Provider> Begin<P> {
         secret: Option<ClientSecret>,
     ) -> Result<(String, Option<BootTime>), Error> {
         let now = self.clock.now();
-        let pushed = self.provider.push(request, secret).await.map_err(|error| self.not_started(&error))?;
+        let pushed = match self.provider.push(request, secret).await {
+            Ok(pushed) => pushed,
+            Err(error) => return Err(self.turned_away(error).await),
+        };
         Ok((request.pushed_url(&pushed.request_uri).into(), Some(now.boot.after(pushed.life))))
     }
 
     async fn device(&self) -> Result<Begun, Error> {
         let secret = self.secret().await?;
-        let begun = self.provider.authorize_device(secret.clone()).await;
-        match begun.map_err(|error| self.not_started(&error))? {
-            Some(authorization) => Ok(Begun::Device { authorization: Box::new(authorization), secret }),
-            None => Err(Error::InvalidOption(text::no_device_login(self.session.account().as_str()))),
+        match self.provider.authorize_device(secret.clone()).await {
+            Ok(Some(authorization)) => Ok(Begun::Device { authorization: Box::new(authorization), secret }),
+            Ok(None) => Err(Error::InvalidOption(text::no_device_login(self.session.account().as_str()))),
+            Err(error) => Err(self.turned_away(error).await),
         }
     }
 
@@ -168,10 +171,18 @@ impl<P: Provider> Begin<P> {
         self.session.login_secret_within(UNLOCK_WAIT, &self.clock).await
     }
 
+    /// The client itself has asked for something, and the provider did not give it.
+    async fn turned_away(&self, error: ProviderError) -> Error {
+        let told = self.not_started(&error);
+        self.session.login_failed(error).await;
+        told
+    }
+
     fn not_started(&self, error: &ProviderError) -> Error {
         let text = text::login_not_started(self.session.account().as_str(), &error.message);
         match error.class {
             Class::Unreachable => Error::ProviderUnreachable(text),
+            Class::Refused => Error::ProviderRefused(text),
             _ => Error::LoginFailed(text),
         }
     }

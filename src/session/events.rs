@@ -368,12 +368,9 @@ impl Session {
     /// A client secret was stored or removed.
     pub(super) fn client_secret_set(&mut self, secret: Option<ClientSecret>, now: &Now) -> Vec<Effect> {
         self.client_secret = secret;
-        if self.trouble.take_if(|trouble| trouble.class == Class::Refused).is_some()
-            && let Some(live) = &mut self.live
-        {
-            // Whether the new one is accepted is worth knowing now.
-            live.keep_alive_at = Some(now.boot);
-        }
+        self.secrets_set = true;
+        // Whether the new one is accepted is worth knowing now.
+        self.try_refused(now);
         // Some providers refuse a client without a word that says so: what looked broken may have been that.
         if let Some(trouble) = self.trouble.as_mut().filter(|trouble| trouble.class == Class::Malformed) {
             trouble.retry_at = now.boot.max(trouble.not_before);
@@ -384,6 +381,7 @@ impl Session {
     /// A personal token was stored or removed.
     pub(super) fn personal_token_set(&mut self, token: Option<PersonalToken>, now: &Now) -> Vec<Effect> {
         self.personal = token;
+        self.secrets_set = true;
         self.personal_refused = false;
         self.settle(now)
     }

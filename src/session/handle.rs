@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::Error;
+use super::events::CALLER_BUDGET;
 use super::live::Asked;
 use super::state::{Answer, Heirloom, Reply, TokenOptions, TokenReply};
+use super::text;
 use super::view::View;
 use super::warm::Warm;
 use crate::account::AccountName;
@@ -54,6 +56,8 @@ pub enum Interruption {
     Awake,
     /// There is a way to the network where there was none, or another one.
     OtherNetwork,
+    /// The configuration was read again, and is the same for this account.
+    Reloaded,
 }
 
 pub(super) enum Request {
@@ -115,7 +119,7 @@ impl SessionHandle {
     /// When the stored session could not be removed yet.
     pub async fn logout(&self) -> Result<bool, Error> {
         if self.personal {
-            return self.command(Command::LogoutPersonal).await?.map(|()| false);
+            return self.storing(Command::LogoutPersonal).await.map(|()| false);
         }
         self.flag(Request::Logout).await
     }
@@ -134,7 +138,7 @@ impl SessionHandle {
     /// # Errors
     /// When the store is closed.
     pub async fn set_client_secret(&self, secret: Option<ClientSecret>) -> Result<(), Error> {
-        self.command(|reply| Command::SetClientSecret(secret, reply)).await?
+        self.storing(|reply| Command::SetClientSecret(secret, reply)).await
     }
 
     /// Stores a personal token, or removes it.
@@ -142,7 +146,7 @@ impl SessionHandle {
     /// # Errors
     /// When the store is closed.
     pub async fn set_personal_token(&self, token: Option<PersonalToken>) -> Result<(), Error> {
-        self.command(|reply| Command::SetPersonalToken(token, reply)).await?
+        self.storing(|reply| Command::SetPersonalToken(token, reply)).await
     }
 
     /// Answers when the loop turns: proof of life.
@@ -221,6 +225,18 @@ impl SessionHandle {
                 },
                 result => return result,
             }
+        }
+    }
+
+    /// A change of the store that the user waits for; it goes on after the time that a caller may wait.
+    async fn storing(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Command,
+    ) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            stored = self.command(command) => stored?,
+            () = self.clock.sleep(CALLER_BUDGET) => Err(Error::Timeout(text::store_late(self.account.as_str()))),
         }
     }
 

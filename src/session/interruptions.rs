@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::budget::Postponed;
 use super::live::Live;
 use super::schedule;
-use super::state::{Effect, Session, Trouble};
+use super::state::{Effect, InFlight, Session, Trouble};
 use crate::clock::{BootTime, Now};
 use crate::oidc::error::Class;
 use crate::recovery::{Note, Recalled, fingerprint};
@@ -40,9 +40,11 @@ impl Session {
                 self.adopt(record, now);
             }
             self.leaving = unsaved.record.is_none();
-            self.sync.wanted = unsaved.sequence;
-            self.sync.done = unsaved.sequence.saturating_sub(1);
-            self.left_unsaved = Some(unsaved.sequence);
+            if self.live.is_some() || self.leaving {
+                self.sync.wanted = unsaved.sequence;
+                self.sync.done = unsaved.sequence.saturating_sub(1);
+                self.left_unsaved = Some(unsaved.sequence);
+            }
         }
         if let Some(note) = recalled.note {
             self.heed(note, now);
@@ -130,6 +132,28 @@ impl Session {
         self.settle(now)
     }
 
+    /// The process or the account's configuration ends: nothing is begun any more but the save that is due.
+    pub(super) fn stop(&mut self, now: &Now) -> Vec<Effect> {
+        self.stopping = true;
+        self.sync.retry_at = None;
+        self.settle(now)
+    }
+
+    /// The configuration was read again and is the same for this account; a file that it names may not be.
+    pub(super) fn configuration_read(&mut self, now: &Now) -> Vec<Effect> {
+        self.try_refused(now);
+        self.settle(now)
+    }
+
+    /// A client that was refused is tried again: why may be over.
+    pub(super) fn try_refused(&mut self, now: &Now) {
+        if self.trouble.take_if(|trouble| trouble.class == Class::Refused).is_some()
+            && let Some(live) = &mut self.live
+        {
+            live.keep_alive_at = Some(now.boot);
+        }
+    }
+
     /// It is awake, or stayed awake.
     pub(super) fn woke_up(&mut self, now: &Now) -> Vec<Effect> {
         self.asleep_until = None;
@@ -162,7 +186,8 @@ impl Session {
             message: postponed.error.message,
             reason,
             attempts: 0,
-            prompted: true,
+            // An answer of its own that is lost is asked for again at once (D8).
+            prompted: false,
             asks_again: false,
             retry_at: postponed.until,
             not_before: postponed.not_before,
@@ -190,7 +215,9 @@ impl Session {
 
     /// What was sent since the machine is awake is not cut off.
     fn doubt_what_slept(&mut self, now: &Now) {
-        if self.refresh.as_ref().is_some_and(|flight| now.asleep > flight.asked.asleep) {
+        // The two clocks are read one after the other, so what lies between them is never quite the same.
+        let slept = |flight: &InFlight| now.asleep.saturating_sub(flight.asked.asleep) >= NOTABLE_JUMP;
+        if self.refresh.as_ref().is_some_and(slept) {
             self.doubt_the_answer(now);
         }
     }

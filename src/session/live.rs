@@ -215,7 +215,8 @@ impl Live {
         }
         self.obtained = asked.at;
         self.obtained_wall = asked.wall;
-        self.lifetime = lifetime.known();
+        // A provider that has just answered has not ended it, whatever it says of the session's life (K7).
+        self.lifetime = lifetime.known().filter(|lifetime| !lifetime.is_zero());
         self.stagnant = elapsed >= STAGNATION_SPAN && stands_still(old_end, self.ends());
         self.keep_alive_at =
             (!self.stagnant).then(|| schedule::keep_alive_at(asked.at, self.lifetime, jitter));

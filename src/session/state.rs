@@ -248,6 +248,8 @@ pub(super) struct Session {
     pub(super) unlock_failed: bool,
     pub(super) client_secret: Option<ClientSecret>,
     pub(super) personal: Option<PersonalToken>,
+    /// One of the two was set or removed by the user in this process.
+    pub(super) secrets_set: bool,
     pub(super) personal_refused: bool,
     pub(super) live: Option<Live>,
     pub(super) ended: Option<Ended>,
@@ -303,6 +305,7 @@ impl Session {
             unlock_failed: false,
             client_secret: None,
             personal: None,
+            secrets_set: false,
             personal_refused: false,
             live: None,
             ended: None,

@@ -7,7 +7,8 @@ use super::schedule::{self, Jitter};
 use super::state::{Effect, Ended, Ending, Session, StoreState};
 use super::text;
 use crate::clock::Now;
-use crate::oidc::error::ProviderError;
+use crate::oidc::error::{Class, ProviderError};
+use crate::secret::{ClientSecret, PersonalToken};
 use crate::store::{Loaded, SessionRecord, StoreError};
 
 impl Session {
@@ -19,21 +20,17 @@ impl Session {
             return effects;
         }
         if std::mem::take(&mut self.sync.checking) {
-            self.compare_stored(result);
+            self.compare_stored(result, now);
             return self.settle(now);
         }
         let mut effects = Vec::new();
         match result {
             Ok(loaded) => {
                 self.store = StoreState::Loaded;
-                if loaded.client_secret.is_some() {
-                    self.client_secret = loaded.client_secret;
-                }
-                if loaded.personal_token.is_some() {
-                    self.personal = loaded.personal_token;
-                }
+                self.take_secrets(loaded.client_secret, loaded.personal_token);
                 let leaving = std::mem::take(&mut self.leaving);
                 match loaded.session {
+                    Some(record) if leaving && self.is_newer_than_left(&record) => self.adopt(&record, now),
                     Some(record) if leaving => effects.extend(self.leave(record)),
                     Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
                     Some(record) if self.sync.pending() => self.reconcile(&record, now),
@@ -49,6 +46,14 @@ impl Session {
         }
         effects.extend(self.settle(now));
         effects
+    }
+
+    /// What was set or removed in this process is newer than what a look at the store brings.
+    fn take_secrets(&mut self, client_secret: Option<ClientSecret>, personal: Option<PersonalToken>) {
+        if !self.secrets_set {
+            self.client_secret = client_secret.or(self.client_secret.take());
+            self.personal = personal.or(self.personal.take());
+        }
     }
 
     /// Finds what was logged out of before it was known: it is removed, and ended at the provider.
@@ -80,11 +85,18 @@ impl Session {
         } else {
             self.live = Some(Live::from_record(record, &self.policy.boot_id, now));
             self.ended = None;
+            // That of a login; what is stored was good for another one.
+            self.trouble.take_if(|trouble| trouble.class == Class::Refused);
             self.generation += 1;
             self.compare_note(now);
         }
         self.sync.wanted = self.sync.wanted.max(record.sequence);
         self.sync.done = self.sync.wanted;
+    }
+
+    /// Whether a login was saved since the last process left a removal undone.
+    fn is_newer_than_left(&self, stored: &SessionRecord) -> bool {
+        self.left_unsaved.is_some_and(|left| left == self.sync.wanted && stored.sequence > left)
     }
 
     /// The store was read, while an unsaved session of the last process, or of ours, waits for it.
@@ -125,9 +137,20 @@ impl Session {
         None
     }
 
-    /// What was saved and is there no longer is saved again.
-    fn compare_stored(&mut self, stored: Result<Loaded, StoreError>) {
+    /// What was saved and is there no longer is saved again; what a keyring held that was closed before is taken.
+    fn compare_stored(&mut self, stored: Result<Loaded, StoreError>, now: &Now) {
         let Ok(loaded) = stored else { return };
+        self.take_secrets(loaded.client_secret, loaded.personal_token);
+        if self.live.is_none() {
+            // Not a copy of a session that has ended here.
+            let untouched = self.generation == 0 && !self.sync.pending();
+            if let Some(record) =
+                loaded.session.filter(|record| untouched && record.sequence > self.sync.wanted)
+            {
+                self.adopt(&record, now);
+            }
+            return;
+        }
         let renewable = self.live.as_ref().is_some_and(Live::renewable);
         let older = loaded.session.is_none_or(|record| record.sequence < self.sync.done);
         if renewable && older && !self.sync.pending() {
@@ -184,8 +207,9 @@ impl Session {
                 effects.push(Effect::Load);
             }
             StoreState::Loading { stale } => *stale = true,
-            // One that was restarted may have forgotten what it acknowledged.
-            StoreState::Loaded if self.live.is_some() && !self.sync.checking => {
+            // One that was restarted may have forgotten what it acknowledged; one of several keyrings may have
+            // been opened, or another made the default one.
+            StoreState::Loaded if !self.sync.checking => {
                 self.sync.checking = true;
                 effects.push(Effect::Load);
             }

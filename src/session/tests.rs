@@ -21,6 +21,7 @@ use crate::store::{Loaded, SessionRecord, StoreError};
 use crate::tokens::{Granted, Lifetime, TokenResponse};
 
 mod interruptions;
+mod keyrings;
 mod narrow;
 
 const J: Jitter = Jitter(0.5);

@@ -182,6 +182,12 @@ pub(super) fn personal_has_no_login(account: &str) -> String {
     format!("{account:?} is a personal token, not a login; run: bearerctl set-token {account}")
 }
 
+pub(super) fn store_late(account: &str) -> String {
+    format!(
+        "the keyring has not stored the change of {account:?} yet and goes on; see: bearerctl status {account}"
+    )
+}
+
 pub(super) fn login_not_started(account: &str, why: &str) -> String {
     format!("the login to {account:?} could not start: {why}; then run: bearerctl login {account}")
 }

@@ -137,7 +137,7 @@ impl Session {
         if let Some(trouble) = trouble {
             return (AccountState::Offline, trouble.reason, text::trouble(account, trouble));
         }
-        if self.sync.pending() && self.held_until.is_none() {
+        if self.sync.pending() && (self.held_until.is_none() || self.sync.error.is_some()) {
             let (reason, error) = match &self.sync.error {
                 Some(StoreError::Locked) => self.locked("store-locked"),
                 Some(StoreError::Unavailable(why)) => ("store-unavailable", why.clone()),

@@ -86,7 +86,7 @@ async fn a_joined_login_has_an_address_that_can_still_be_opened() {
 async fn a_push_that_fails_says_why() {
     let desk = discovered(offering(), "").await;
     for (fault, error, text) in [
-        (Fault::error(401, "invalid_client", "no"), "LoginFailed", "invalid_client: no"),
+        (Fault::error(401, "invalid_client", "no"), "ProviderRefused", "invalid_client: no"),
         (Fault::error(503, "temporarily_unavailable", "busy"), "ProviderUnreachable", "busy"),
         (Fault::html(200), "LoginFailed", "no JSON object"),
         (Fault::json(201, "{}"), "LoginFailed", "request_uri"),

@@ -186,6 +186,85 @@ fn what_is_sent_after_a_suspend_is_not_given_up_when_it_is_announced() {
     assert_eq!((rig.given_up, rig.refreshes), (0, 1));
 }
 
+/// Two clocks are never read at the same moment: what lies between two looks at them is no suspend.
+#[test]
+fn noise_of_the_clocks_cuts_no_refresh_short() {
+    let mut rig = Rig::logged_in();
+    rig.now.asleep = secs(100);
+    rig.get_with(forced());
+    rig.now.asleep += Duration::from_micros(900);
+    let effects = rig.session.woke_up(&rig.now);
+    rig.take(effects);
+    rig.advance(secs(30));
+    assert_eq!((rig.given_up, rig.refreshes), (0, 1));
+}
+
+/// D8: a session that waited for another one's failure has the prompt retry of its own still.
+#[test]
+fn a_postponed_session_asks_again_for_an_answer_of_its_own_that_was_lost() {
+    let mut rig = Rig::logged_in();
+    rig.advance(secs(301));
+    let id = rig.get();
+    rig.in_flight.clear();
+    let postponed = Postponed {
+        until: rig.now.boot.after(secs(2)),
+        not_before: BootTime::default(),
+        last_attempt: rig.now.boot,
+        error: ProviderError::new(Class::Unreachable, "down"),
+    };
+    let effects = rig.session.postponed(postponed, &rig.now);
+    rig.take(effects);
+    rig.advance(secs(3));
+    rig.fail(Class::Ambiguous);
+    rig.advance(secs(1));
+    assert_eq!(rig.in_flight.last().unwrap().urgency, Urgency::Prompt);
+    rig.succeed(300, 1800);
+    assert_eq!(rig.token(id), "canary-a2");
+}
+
+/// A save that waits for its next try is not left to the next process, which may have no keyring either.
+#[test]
+fn a_stop_tries_a_pending_save_once_more() {
+    let mut rig = Rig::logged_in();
+    rig.hold_writes = true;
+    rig.advance(secs(301));
+    rig.get();
+    rig.succeed(300, 1800);
+    rig.written(Err(StoreError::Unavailable("no answer".into())));
+    let writes = rig.writes.len();
+    assert!(!rig.session.is_busy());
+
+    let effects = rig.session.stop(&rig.now);
+    rig.take(effects);
+
+    assert!(rig.session.is_busy() && rig.writes.len() == writes + 1);
+    rig.written(Err(StoreError::Unavailable("no answer".into())));
+    assert!(!rig.session.is_busy(), "once");
+}
+
+/// A client whose refusal is a matter of a file beside the configuration is tried again by a reload, once.
+#[test]
+fn a_refused_client_is_tried_again_by_a_reload() {
+    let mut rig = Rig::logged_in();
+    rig.advance(secs(301));
+    rig.get();
+    rig.fail(Class::Refused);
+    rig.advance(secs(20));
+    assert_eq!((rig.refreshes, rig.state()), (1, AccountState::Refused));
+
+    let effects = rig.session.configuration_read(&rig.now);
+    rig.take(effects);
+    assert_eq!(rig.refreshes, 2);
+    rig.fail(Class::Refused);
+    rig.advance(secs(600));
+    assert_eq!((rig.refreshes, rig.state()), (2, AccountState::Refused));
+
+    let effects = rig.session.configuration_read(&rig.now);
+    rig.take(effects);
+    rig.succeed(300, 1800);
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
 /// Another: the keyring comes back while it is being looked at.
 #[test]
 fn a_store_that_changes_while_it_is_read_is_read_again() {

@@ -1,0 +1,147 @@
+//! Keyrings that open late, lose what they had, or hold what is over.
+
+use super::*;
+
+fn change(rig: &mut Rig) {
+    let effects = rig.session.store_changed(&rig.now);
+    rig.take(effects);
+}
+
+/// P5, P10: the session is in a keyring that was closed while the default one was open.
+#[test]
+fn a_keyring_that_opens_later_brings_its_session() {
+    let mut rig = Rig::new(policy());
+    rig.load(Ok(Loaded::default()));
+    assert_eq!(rig.state(), AccountState::NotConfigured);
+
+    change(&mut rig);
+    rig.load(Ok(stored("canary-r7", 7)));
+
+    assert_eq!(rig.state(), AccountState::Ready);
+    rig.get();
+    assert_eq!(rig.in_flight.last().unwrap().refresh_token.expose(), "canary-r7");
+}
+
+/// F1: a copy in another keyring, of a session that was logged out of, stays out of use.
+#[test]
+fn a_keyring_that_opens_after_a_logout_brings_nothing_back() {
+    let mut rig = Rig::logged_in();
+    rig.logout();
+    change(&mut rig);
+    rig.load(Ok(stored("canary-r9", 9)));
+    assert_eq!(rig.state(), AccountState::LoggedOut);
+
+    let mut rig = Rig::new(policy());
+    rig.load(Ok(secret_only()));
+    rig.logout();
+    change(&mut rig);
+    rig.load(Ok(stored("canary-r9", 9)));
+    assert_eq!(rig.state(), AccountState::LoggedOut);
+}
+
+/// What was rotated in memory is newer than what a keyring that opens has.
+#[test]
+fn a_keyring_that_opens_later_takes_no_token_from_a_live_session() {
+    let mut rig = Rig::logged_in();
+    change(&mut rig);
+    rig.load(Ok(stored("canary-r9", 9)));
+    rig.get_with(forced());
+    assert_eq!(rig.in_flight.last().unwrap().refresh_token.expose(), "canary-r1");
+}
+
+/// A look at the keyring that began before the user set a secret does not bring the old one back.
+#[test]
+fn a_secret_that_was_set_while_the_keyring_was_read_stays() {
+    let mut rig = Rig::new(policy());
+    let effects = rig.session.client_secret_set(ClientSecret::parse("canary-new").ok(), &rig.now);
+    rig.take(effects);
+    rig.load(Ok(stored("canary-r1", 1)));
+    rig.get();
+    let secret = rig.in_flight.last().unwrap().client_secret.clone().unwrap();
+    assert_eq!(secret.expose(), "canary-new");
+
+    let mut rig = Rig::new(Policy { personal: true, ..policy() });
+    let effects = rig.session.personal_token_set(None, &rig.now);
+    rig.take(effects);
+    let personal_token = PersonalToken::from_pasted("canary-old").ok();
+    rig.load(Ok(Loaded { personal_token, ..Loaded::default() }));
+    assert_eq!(rig.state(), AccountState::LoggedOut, "removed meanwhile");
+}
+
+/// N19: an account whose last save failed is not ready while the next one is on its way.
+#[test]
+fn a_save_that_is_tried_again_is_not_called_saved() {
+    let mut rig = Rig::logged_in();
+    rig.hold_writes = true;
+    rig.get_with(forced());
+    rig.succeed(300, 1800);
+    assert_eq!(rig.state(), AccountState::Ready, "nothing has failed yet");
+    rig.written(Err(StoreError::Locked));
+    assert_eq!(rig.state(), AccountState::Unsaved);
+
+    rig.wait(11);
+    rig.get_with(forced());
+    rig.succeed(300, 1800);
+    assert_eq!(rig.state(), AccountState::Unsaved);
+    rig.written(Ok(()));
+    if rig.session.is_busy() {
+        rig.written(Ok(()));
+    }
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
+/// D11, F9: what the last process left for another client costs the stored session nothing.
+#[test]
+fn an_unsaved_session_of_another_client_removes_nothing() {
+    let record =
+        stored("canary-r7", 7).session.map(|record| SessionRecord { client_id: "other".into(), ..record });
+    let mut rig = Rig::new(policy());
+    rig.session.recall(Recalled { note: None, unsaved: Some(Unsaved { sequence: 7, record }) }, &rig.now);
+    rig.load(Ok(stored("canary-r6", 6)));
+    rig.wait(1);
+
+    assert!(rig.writes.is_empty());
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
+/// D11: a removal that the last process left undone is not for a login that came after it.
+#[test]
+fn a_removal_that_was_left_undone_spares_a_newer_login() {
+    let mut rig = Rig::new(policy());
+    rig.session
+        .recall(Recalled { note: None, unsaved: Some(Unsaved { sequence: 7, record: None }) }, &rig.now);
+    rig.load(Ok(stored("canary-r9", 9)));
+    rig.wait(1);
+
+    assert!(rig.writes.iter().all(|(_, record)| record.is_some()) && rig.ends.is_empty());
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
+/// K7: a negative lifetime of the session, as some Keycloaks state it, neither ends it nor makes a storm.
+#[test]
+fn a_session_whose_stated_end_is_past_goes_on() {
+    let mut rig = Rig::with_lifetimes(300, 0);
+    rig.run(3600, 300, 0, None);
+    assert!(rig.refreshes < 10, "{}", rig.refreshes);
+    rig.run(4 * 3600, 300, 0, None);
+    let id = rig.get();
+    if !rig.in_flight.is_empty() {
+        rig.succeed(300, 0);
+    }
+    assert!(rig.token(id).starts_with("canary-a"));
+    assert_eq!(rig.state(), AccountState::Ready);
+}
+
+/// P10, K14: a client that was refused at a login is not refused with what a keyring brings.
+#[test]
+fn a_stored_session_is_not_held_up_by_a_login_that_was_refused_before_it_was_read() {
+    let mut rig = Rig::new(policy());
+    rig.load(Err(StoreError::Locked));
+    let effects = rig.session.login_failed(&ProviderError::new(Class::Refused, "no luck"), &rig.now);
+    rig.take(effects);
+    change(&mut rig);
+    rig.load(Ok(stored("canary-r1", 1)));
+    assert_eq!(rig.state(), AccountState::Ready);
+    rig.get();
+    assert_eq!(rig.refreshes, 1);
+}
