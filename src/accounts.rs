@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
@@ -76,6 +77,9 @@ pub struct Accounts {
     machine: String,
     current: RwLock<Current>,
     pause_on_lock: watch::Sender<bool>,
+    /// tokio's mutex, held while sessions end: a stop waits for those that a reload has told to.
+    ending: tokio::sync::Mutex<()>,
+    stopping: AtomicBool,
 }
 
 #[derive(Default)]
@@ -110,6 +114,8 @@ impl Accounts {
             machine: machine(),
             current: RwLock::default(),
             pause_on_lock: watch::Sender::new(false),
+            ending: tokio::sync::Mutex::default(),
+            stopping: AtomicBool::new(false),
         };
         match Config::load(&accounts.dirs) {
             Ok(config) => accounts.take(config, HashMap::new()),
@@ -127,6 +133,7 @@ impl Accounts {
     /// # Errors
     /// The text of a bad configuration; then nothing has changed.
     pub async fn reload(&self) -> Result<usize, String> {
+        let _ending = self.ending.lock().await;
         let config = Config::load(&self.dirs).map_err(|error| broken(&error))?;
         let leaving: Vec<Arc<Account>> = {
             let current = self.read();
@@ -142,7 +149,15 @@ impl Accounts {
             account.session.stop().await.map(|heirloom| (account.config.name.clone(), heirloom))
         });
         let heirlooms = futures_util::future::join_all(ends).await.into_iter().flatten().collect();
+        if self.stopping.load(Ordering::Relaxed) {
+            // It is the next process that will read it.
+            return Ok(0);
+        }
+        let stay: Vec<Arc<Account>> = self.list().into_iter().filter(|it| !has(&leaving, it)).collect();
         self.take(config, heirlooms);
+        for account in stay {
+            account.session.interrupt(Interruption::Reloaded).await;
+        }
         Ok(changed)
     }
 
@@ -350,6 +365,10 @@ impl Accounts {
 
     /// Whether every session's task turns.
     pub async fn are_alive(&self) -> bool {
+        if self.ending.try_lock().is_err() {
+            // Those that end take no calls any more, and are given their time.
+            return true;
+        }
         for account in self.list() {
             if !account.session.ping().await {
                 return false;
@@ -358,8 +377,10 @@ impl Accounts {
         true
     }
 
-    /// Lets refreshes on their way end and be saved.
+    /// Lets refreshes on their way end and be saved, also those of sessions that a reload is about to replace.
     pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ending = self.ending.lock().await;
         let accounts = self.list();
         futures_util::future::join_all(accounts.iter().map(|account| account.session.stop())).await;
     }
@@ -392,6 +413,10 @@ impl Accounts {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Current> {
         self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has(accounts: &[Arc<Account>], account: &Arc<Account>) -> bool {
+    accounts.iter().any(|it| Arc::ptr_eq(it, account))
 }
 
 fn broken(error: &crate::config::ConfigError) -> String {

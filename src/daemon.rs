@@ -102,10 +102,15 @@ pub async fn run(
                 break Ok(());
             }
             Some(_) = losses.next() => break Err(DaemonError::NameLost),
-            _ = hangup.recv() => match bus.reload().await {
-                Ok(()) => {}
-                Err(error) => tracing::warn!(%error, "the configuration was not read again"),
-            },
+            _ = hangup.recv() => {
+                // A task: a stop must not wait to be heard.
+                let bus = Arc::clone(&bus);
+                tokio::spawn(async move {
+                    if let Err(error) = bus.reload().await {
+                        tracing::warn!(%error, "the configuration was not read again");
+                    }
+                });
+            }
             Ok(()) = states.changed() => {
                 let line = accounts.summary();
                 if line != status {

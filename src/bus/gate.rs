@@ -23,7 +23,7 @@ use crate::oidc::text::shell_word;
 use crate::session::{self, TokenOptions, TokenReply};
 
 /// Every call is answered within this.
-const BUDGET: Duration = Duration::from_secs(15);
+pub(super) const BUDGET: Duration = Duration::from_secs(15);
 /// How much of it an answer of the user's may take.
 const PATIENCE: Duration = Duration::from_secs(11);
 

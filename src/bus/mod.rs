@@ -109,8 +109,23 @@ impl Bus {
     /// Reads the configuration again and serves what it says.
     ///
     /// # Errors
-    /// `InvalidConfiguration` when it is bad: then everything stays as it was.
+    /// `InvalidConfiguration` when it is bad: then everything stays as it was. `Timeout` when a session that
+    /// is replaced still waits for its provider; it goes on by itself then.
     pub async fn reload(self: &Arc<Self>) -> Result<(), Error> {
+        let bus = Arc::clone(self);
+        // A task: it must not end half done with whoever asked for it.
+        let reload = tokio::spawn(async move { bus.read_again().await });
+        tokio::select! {
+            biased;
+            done = reload => done.unwrap_or_else(|error| Err(zbus::Error::Failure(error.to_string()).into())),
+            () = self.clock().sleep(gate::BUDGET) => Err(Error::timeout(
+                "a changed account waits for its provider; the new configuration is in force when that has \
+                 answered; see: bearerctl status",
+            )),
+        }
+    }
+
+    async fn read_again(self: &Arc<Self>) -> Result<(), Error> {
         let _one = self.reloading.lock().await;
         let old_default = self.accounts.default_account();
         let changed = self.accounts.reload().await.map_err(Error::invalid_configuration)?;

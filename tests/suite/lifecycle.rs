@@ -73,16 +73,7 @@ async fn a_stop_waits_for_the_refresh_on_its_way_and_its_save() {
     desk.start_daemon().await;
     desk.set_secret("work").await;
     desk.log_in("work").await;
-    desk.provider.next(Fault::Hold);
-    let connection = desk.bus.connect().await;
-    let forced = tokio::spawn(async move {
-        let options = std::collections::HashMap::from([("force_refresh", zbus::zvariant::Value::from(true))]);
-        let body = ("work", options);
-        connection
-            .call_method(Some(NAME), bearerd::bus::ROOT_PATH, Some(NAME), "GetTokenWithOptions", &body)
-            .await
-    });
-    desk.provider.wait_for("refresh_token", 1).await;
+    let forced = held_refresh(&desk).await;
 
     desk.signal(Signal::TERM);
     assert!(eventually(async || desk.log().contains("stopping")).await);
@@ -93,6 +84,53 @@ async fn a_stop_waits_for_the_refresh_on_its_way_and_its_save() {
     desk.start_daemon().await;
     let token = desk.access_token("work").await;
     assert!(desk.provider.accepts(&token), "the rotated refresh token was saved");
+    assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
+}
+
+/// D5: a stop in the midst of a reload waits too, for the session that the reload is about to replace.
+#[tokio::test]
+async fn a_stop_during_a_reload_waits_for_the_refresh_on_its_way_and_its_save() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let _keyring = Fake::start(&desk.bus).await;
+    desk.write_config(&desk.account("work", ""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let forced = held_refresh(&desk).await;
+    desk.write_config(&desk.account("work", "keep_alive = \"when-used\""));
+    desk.signal(Signal::HUP);
+    let ending = async || desk.token("work").await.is_err_and(|error| word(&error) == "NoSession");
+    assert!(eventually(ending).await, "it takes no callers any more");
+
+    desk.signal(Signal::TERM);
+    assert!(eventually(async || desk.log().contains("stopping")).await);
+    desk.provider.release();
+
+    assert!(desk.daemon_end().await.success());
+    let _ = forced.await;
+    desk.start_daemon().await;
+    let token = desk.access_token("work").await;
+    assert!(desk.provider.accepts(&token), "the rotated refresh token was saved");
+    assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
+}
+
+/// Design section 3: a reload answers in time though a changed account waits for its provider, and goes on.
+#[tokio::test]
+async fn a_reload_that_waits_for_a_provider_is_answered_and_goes_on() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "store = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let forced = held_refresh(&desk).await;
+    desk.write_config(&desk.account("work", "store = \"memory\"\nkeep_alive = \"when-used\""));
+
+    let error = desk.broker.reload().await.unwrap_err();
+
+    assert_eq!(word(&error), "Timeout", "{error}");
+    desk.provider.release();
+    let _ = forced.await;
+    assert!(eventually(async || desk.token("work").await.is_ok()).await);
     assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
 }
 
@@ -357,4 +395,19 @@ async fn a_daemon_that_loses_its_name_ends() {
     let (end, ()) = tokio::join!(daemon, loss);
 
     assert!(matches!(end, Err(bearerd::daemon::DaemonError::NameLost)), "{end:?}");
+}
+
+/// A forced refresh that waits at the provider until it is released.
+async fn held_refresh(desk: &Desk) -> tokio::task::JoinHandle<zbus::Result<zbus::Message>> {
+    desk.provider.next(Fault::Hold);
+    let connection = desk.bus.connect().await;
+    let forced = tokio::spawn(async move {
+        let options = std::collections::HashMap::from([("force_refresh", zbus::zvariant::Value::from(true))]);
+        let body = ("work", options);
+        connection
+            .call_method(Some(NAME), bearerd::bus::ROOT_PATH, Some(NAME), "GetTokenWithOptions", &body)
+            .await
+    });
+    desk.provider.wait_for("refresh_token", 1).await;
+    forced
 }
