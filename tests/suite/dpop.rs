@@ -4,6 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bearerd::bus::Error;
 use bearerd::sandbox::provider::{Dpop, Fault, Push, Settings};
 use serde_json::json;
@@ -60,6 +62,43 @@ async fn a_session_and_its_refreshes_are_bound_to_one_key() {
     assert_eq!(proofs.len(), 3, "exchange, profile and refresh");
     let log = desk.log();
     assert!(!log.contains("canary-") && !proofs.iter().any(|proof| log.contains(proof)), "{log}");
+}
+
+/// J5, I1: a login by device code is bound like any other; each poll has a proof of the key that is kept.
+#[tokio::test]
+async fn a_device_login_and_its_refreshes_are_bound_to_one_key() {
+    for kind in [Dpop::Required, Dpop::WithNonce] {
+        let mut desk = Desk::bare(Settings { dpop: kind, ..Settings::default() }).await;
+        desk.write_config(&desk.discovered_account("work", MORE));
+        desk.start_daemon().await;
+        desk.set_secret("work").await;
+        let options = HashMap::from([("open_browser", Value::from(false)), ("flow", Value::from("device"))]);
+        let (path, url) = desk.broker.login_with_options("work", options).await.unwrap();
+        assert_eq!(Browser::new().answer_device(&url, true).await, 200);
+        assert_eq!(desk.login(path).await.wait(20_000).await.unwrap(), "succeeded", "{}", desk.log());
+
+        let first = desk.token("work").await.unwrap();
+        let second = desk.forced_token("work").await.unwrap();
+
+        assert_ne!(first.0, second.0);
+        for token in [&first, &second] {
+            assert_eq!(String::try_from(token.2["token_type"].clone()).unwrap(), "DPoP");
+        }
+        let api = desk.provider.profile_url();
+        let bound = proof(&desk, "GET", &api, &[]).await.unwrap();
+        let bearer = reqwest::Client::new().get(&api).bearer_auth(&second.0).send().await.unwrap();
+        assert_eq!((bearer.status().as_u16(), call(&desk, &second.0, &bound).await), (401, 200));
+        let grants = ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"];
+        let requests: Vec<_> = grants.iter().flat_map(|grant| desk.provider.token_requests(grant)).collect();
+        let keys: HashSet<String> = requests.iter().map(|seen| key_of(seen.header("dpop"))).collect();
+        assert!(requests.len() >= 2 && keys == HashSet::from([key_of(&bound)]), "{keys:?}");
+    }
+}
+
+/// The public key that a proof names.
+fn key_of(proof: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(proof.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&header).unwrap()["jwk"].to_string()
 }
 
 /// J5: for one request to an API, with the current token or with the one that is given.
