@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::broker::{Broker, Properties, number, text};
 use super::failure::Failure;
@@ -129,7 +130,7 @@ pub(super) fn table(
     }));
     let widths: Vec<usize> = (0..COLUMNS.len())
         .map(|column| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
         })
         .collect();
     let mut shown = COLUMNS.len();
@@ -140,7 +141,7 @@ pub(super) fn table(
     }
     let line = |(number, row): (usize, &[String; 7])| {
         let cells = row.iter().zip(&widths).take(shown).enumerate().map(|(column, (cell, width))| {
-            let padded = format!("{cell:width$}");
+            let padded = format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())));
             match (number, column) {
                 (0, _) => colours.heading(&padded),
                 (_, 1) => colours.state(cell, &padded),
@@ -191,6 +192,25 @@ mod tests {
         assert_eq!(lines[1], "chaster  ready       -    4 min 50 s  -        -        memory");
         assert_eq!(lines[2], "w        logged-out  -    -           -        -        memory");
         assert_eq!(lines[3], "w: not logged in; run: bearerctl login w");
+    }
+
+    /// Signs of two columns, and of none.
+    #[test]
+    fn a_column_is_as_wide_as_a_terminal_shows_it() {
+        let named = |who: &str| {
+            let mut account = account("ready", "", 1290);
+            account.insert("Subject".to_owned(), OwnedValue::try_from(Value::from(who)).unwrap());
+            account
+        };
+        let accounts = ["\u{5c71}\u{7530}", "Jose\u{301}", "robin"].map(|who| ("w".to_owned(), named(who)));
+
+        let text = table(&accounts, 1000, Colours(false), None);
+
+        let starts = text.lines().map(|line| {
+            let at = line.find("4 min").or(line.find("ACCESS")).unwrap();
+            line[..at].width()
+        });
+        assert_eq!(starts.collect::<Vec<_>>(), [23; 4], "{text}");
     }
 
     #[test]
