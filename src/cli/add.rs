@@ -152,7 +152,7 @@ async fn ask_scopes(dirs: &ConfigDirs, path: &Path, wanted: &mut Wanted) -> Resu
     let proposed = wanted.scopes.clone();
     let hint = format!("scopes, separated by spaces [{}]", proposed.join(" "));
     loop {
-        let answer = read_line(&hint).await?;
+        let answer = read_line(&hint).await.map_err(unwritten)?;
         if !answer.is_empty() {
             wanted.scopes = answer.split_whitespace().map(str::to_owned).collect();
         }
@@ -274,11 +274,21 @@ async fn ask(asking: bool, what: &str, flag: &str) -> Result<String, Failure> {
         return Err(Failure::usage(format!("give {flag}: {what}")));
     }
     loop {
-        let answer = read_line(what).await?;
+        let answer = read_line(what).await.map_err(unwritten)?;
         if !answer.is_empty() {
             return Ok(answer);
         }
     }
+}
+
+/// What the user has left before anything came of it.
+fn unwritten(failure: Failure) -> Failure {
+    if failure == Failure::interrupted("") {
+        return Failure::interrupted(
+            "nothing was written; run it again, or give the answers as flags: bearerctl add --help",
+        );
+    }
+    failure
 }
 
 async fn read_line(what: &str) -> Result<String, Failure> {
@@ -294,13 +304,13 @@ async fn read_line(what: &str) -> Result<String, Failure> {
             // Ctrl-D: there will be no answer.
             Ok(Ok(None)) => {
                 output::note("");
-                Err(Failure::interrupted())
+                Err(Failure::interrupted(""))
             }
             _ => Err(Failure::usage("the terminal cannot be read; give everything as flags")),
         },
         _ = tokio::signal::ctrl_c() => {
             output::end_line();
-            Err(Failure::interrupted())
+            Err(Failure::interrupted(""))
         }
     }
 }

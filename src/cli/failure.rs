@@ -28,9 +28,9 @@ impl Failure {
         Self { text: text.into(), code: 5 }
     }
 
-    /// Ctrl-C, as shells number it.
-    pub(super) fn interrupted() -> Self {
-        Self { text: String::new(), code: 130 }
+    /// Ctrl-C, as shells number it, and what that has ended or left.
+    pub(super) fn interrupted(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 130 }
     }
 
     /// Whoever read the output has seen enough, and there is nothing to tell.
@@ -80,7 +80,7 @@ impl From<zbus::Error> for Failure {
                 zbus::Error::InputOutput(why) if why.kind() == std::io::ErrorKind::TimedOut => {
                     return Self::retry("bearerd has not answered; see: systemctl --user status bearerd");
                 }
-                error => format!("the session bus failed: {error}"),
+                error => format!("the session bus failed: {error}; run: bearerctl doctor"),
             });
         };
         let message = message.as_deref().unwrap_or_default();
@@ -101,7 +101,7 @@ impl From<zbus::Error> for Failure {
             "org.freedesktop.DBus.Error.NoReply" | "org.freedesktop.DBus.Error.Disconnected" => Self::retry(
                 "bearerd ended while it was asked; try again, and see: journalctl --user -u bearerd",
             ),
-            name => Self::failed(format!("{name}: {message}")),
+            name => Self::failed(format!("{name}: {message}; run: bearerctl doctor")),
         }
     }
 }

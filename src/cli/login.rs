@@ -97,18 +97,29 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     };
     let state = tokio::select! {
         state = end(&login) => Some(state?),
-        failure = pastes(&login), if paste => {
-            login.cancel().await?;
+        failure = pastes(&account, &login), if paste => {
+            // Somebody else's login is theirs to cancel.
+            if !pending {
+                login.cancel().await?;
+            }
             return Err(failure);
         }
         () = patience => None,
         _ = interrupt.recv() => {
             drop(spinner);
-            // Somebody else's login is theirs to cancel.
-            if !pending {
-                login.cancel().await?;
+            if paste {
+                output::end_line();
             }
-            return Err(Failure::interrupted());
+            if pending {
+                return Err(Failure::interrupted(format!(
+                    "the login to {account:?} goes on, for it was started elsewhere; to wait for it again run: \
+                     bearerctl login {account}"
+                )));
+            }
+            login.cancel().await?;
+            return Err(Failure::interrupted(format!(
+                "the login to {account:?} was cancelled; for another run: bearerctl login {account}"
+            )));
         }
     };
     drop(spinner);
@@ -121,7 +132,7 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     let message = login.error_message().await?;
     if state != "succeeded" {
         return Err(Failure::failed(if message.is_empty() {
-            format!("the login ended: {state}")
+            format!("the login ended: {state}; run: bearerctl login {account}")
         } else {
             message
         }));
@@ -207,14 +218,18 @@ async fn end(login: &LoginProxy<'_>) -> Result<String, Failure> {
 }
 
 /// Brings the addresses that the user pastes; returns only when there is nobody to paste any more.
-async fn pastes(login: &LoginProxy<'_>) -> Failure {
+async fn pastes(account: &str, login: &LoginProxy<'_>) -> Failure {
     loop {
         let line = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
             let read = std::io::stdin().read_line(&mut line);
             read.map(|length| (length > 0).then_some(line))
         });
-        let Ok(Ok(Some(line))) = line.await else { return Failure::usage("no address was pasted") };
+        let Ok(Ok(Some(line))) = line.await else {
+            return Failure::usage(format!(
+                "no address was pasted; to try again run: bearerctl login {account} --paste"
+            ));
+        };
         if line.trim().is_empty() {
             continue;
         }

@@ -30,7 +30,8 @@ pub(super) fn raw(text: &str) -> Result<(), Failure> {
     written(write!(stdout, "{}", plain(text)).and_then(|()| stdout.flush()))
 }
 
-fn written(end: std::io::Result<()>) -> Result<(), Failure> {
+/// What came of writing to stdout.
+pub(super) fn written(end: std::io::Result<()>) -> Result<(), Failure> {
     end.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Failure::unread(),
         _ => Failure::failed(format!("stdout cannot be written: {error}")),
@@ -141,7 +142,11 @@ pub(super) struct Spinner {
 }
 
 impl Spinner {
+    /// Elsewhere than on a terminal the text is a line.
     pub(super) fn start(text: &'static str) -> Self {
+        if !super::stderr_is_terminal() {
+            note(text);
+        }
         Self::telling(move || text.to_owned())
     }
 

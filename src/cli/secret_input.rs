@@ -27,11 +27,15 @@ async fn ask(what: &str) -> Result<Zeroizing<String>, Failure> {
         // The terminal must not stay mute.
         _ = tokio::signal::ctrl_c() => {
             super::output::end_line();
-            return Err(Failure::interrupted());
+            return Err(Failure::interrupted(format!("the {what} was not stored")));
         }
     };
     drop(hidden);
     let secret = secret.map_err(|error| Failure::usage(format!("the {what} cannot be read: {error}")))?;
+    if secret.is_empty() && from_terminal {
+        // The Ctrl-D has ended no line.
+        super::output::end_line();
+    }
     if secret.trim().is_empty() {
         return Err(Failure::usage(format!("the {what} is empty; to remove a stored one use --remove")));
     }

@@ -28,12 +28,13 @@ pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
         output::note("the keyring is not locked");
         return Ok(());
     }
+    let mut interrupt = super::interrupts()?;
     broker.root.unlock_store().await?;
-    let spinner = Spinner::start("answer the keyring's prompt (Ctrl-C gives up)");
+    let spinner = Spinner::start("answer the keyring's prompt (Ctrl-C stops waiting)");
     let unlocked = tokio::time::timeout(PATIENCE, async {
         while !locked(broker).await?.is_empty() {
             if changes.next().await.is_none() {
-                return Err(Failure::failed("the session bus ended"));
+                return Err(Failure::failed(super::watch::BUS_ENDED));
             }
             // Looked for only after a change: the end of an earlier prompt may still stand there.
             if let Some(text) = dismissed(broker).await? {
@@ -42,8 +43,16 @@ pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
         }
         Ok(())
     });
-    let unlocked = unlocked.await;
+    let unlocked = tokio::select! {
+        unlocked = unlocked => Some(unlocked),
+        _ = interrupt.recv() => None,
+    };
     drop(spinner);
+    let Some(unlocked) = unlocked else {
+        return Err(Failure::interrupted(
+            "the keyring is still locked; its prompt may still be answered, or for another run: bearerctl unlock",
+        ));
+    };
     match unlocked {
         Ok(result) => {
             result?;

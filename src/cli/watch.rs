@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
+use zbus::fdo::{DBusProxy, NameOwnerChangedStream};
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 use zbus::{MatchRule, Message, MessageStream};
 
@@ -17,6 +18,8 @@ use super::status;
 use crate::bus::{ACCOUNT_INTERFACE, NAME, ROOT_PATH};
 use crate::clock::Clock;
 
+pub(super) const BUS_ENDED: &str = "the session bus ended; run it again in a new session";
+const ENDED: &str = "bearerd has ended; waiting for its next start, which any call brings: bearerctl status";
 /// How often the times in the table move.
 const TICK: Duration = Duration::from_secs(1);
 /// Clear from here to the screen's end; go to its first line.
@@ -25,7 +28,7 @@ const HOME: &str = "\x1b[H";
 
 /// Shows the table and follows it until Ctrl-C; without a terminal, a table after each change.
 pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), Failure> {
-    let mut changes = changes(broker).await?;
+    let mut followed = Followed::start(broker).await?;
     let clock = clock()?;
     let live = super::stdout_is_terminal();
     let mut interrupt = super::interrupts()?;
@@ -34,8 +37,11 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
         output::raw(&format!("{}{HOME}{CLEAR}", "\n".repeat(usize::from(output::rows()))))?;
     }
     let mut shown = String::new();
+    let mut ended = false;
     loop {
-        let (accounts, remark) = match look(broker, account).await {
+        // To ask would start it again.
+        let look = if ended { Ok((Vec::new(), ENDED.to_owned())) } else { look(broker, account).await };
+        let (accounts, remark) = match look {
             Ok(look) => look,
             Err(failure) if shown.is_empty() => return Err(failure),
             // It may come back, and a bad configuration may be corrected.
@@ -54,10 +60,14 @@ pub(super) async fn table(broker: &Broker, account: Option<&str>) -> Result<(), 
             }
             shown = text;
             tokio::select! {
-                change = changes.next() => match change {
-                    Some(_) => break,
-                    None => return Err(Failure::failed("the session bus ended")),
-                },
+                seen = followed.next() => {
+                    match seen? {
+                        Seen::Ended => ended = true,
+                        Seen::Started => ended = false,
+                        Seen::Signal(_) => {}
+                    }
+                    break;
+                }
                 _ = interrupt.recv() => {
                     output::end_line();
                     return Ok(());
@@ -86,7 +96,7 @@ async fn look(
 
 /// Prints each change of a state, as text or as a line of JSON, until Ctrl-C.
 pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) -> Result<(), Failure> {
-    let mut changes = changes(broker).await?;
+    let mut followed = Followed::start(broker).await?;
     let clock = clock()?;
     let wanted = match account {
         Some(account) => Some(broker.resolve(account).await?),
@@ -99,12 +109,24 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
     }
     let mut interrupt = super::interrupts()?;
     output::note("following the accounts; Ctrl-C ends");
+    let mut ended = false;
     loop {
         let message = tokio::select! {
-            change = changes.next() => match change {
-                Some(Ok(message)) => message,
-                Some(Err(_)) => continue,
-                None => return Err(Failure::failed("the session bus ended")),
+            seen = followed.next() => match seen? {
+                Seen::Signal(message) => message,
+                Seen::Ended => {
+                    output::note(ENDED);
+                    ended = true;
+                    continue;
+                }
+                Seen::Started => {
+                    // Our own first call may have started it.
+                    if std::mem::take(&mut ended) {
+                        output::note("bearerd has started again");
+                    }
+                    names = self::names(broker).await.unwrap_or(names);
+                    continue;
+                }
             },
             _ = interrupt.recv() => {
                 output::end_line();
@@ -143,11 +165,43 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
     }
 }
 
-/// Every signal of ours.
-async fn changes(broker: &Broker) -> Result<MessageStream, Failure> {
-    let rule = MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME)?;
-    let rule = rule.path_namespace(ROOT_PATH)?.build();
-    Ok(MessageStream::for_match_rule(rule, broker.root.inner().connection(), None).await?)
+/// The daemon's signals, its end and its starts.
+struct Followed {
+    signals: MessageStream,
+    owners: NameOwnerChangedStream,
+}
+
+enum Seen {
+    Signal(Message),
+    Started,
+    Ended,
+}
+
+impl Followed {
+    async fn start(broker: &Broker) -> Result<Self, Failure> {
+        let connection = broker.root.inner().connection();
+        let rule = MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME)?;
+        let rule = rule.path_namespace(ROOT_PATH)?.build();
+        let bus = DBusProxy::new(connection).await?;
+        Ok(Self {
+            signals: MessageStream::for_match_rule(rule, connection, None).await?,
+            owners: bus.receive_name_owner_changed_with_args(&[(0, NAME)]).await?,
+        })
+    }
+
+    async fn next(&mut self) -> Result<Seen, Failure> {
+        let bus_ended = || Failure::failed(BUS_ENDED);
+        tokio::select! {
+            signal = self.signals.next() => match signal {
+                Some(Ok(message)) => Ok(Seen::Signal(message)),
+                _ => Err(bus_ended()),
+            },
+            change = self.owners.next() => {
+                let change = change.ok_or_else(bus_ended)?;
+                Ok(if change.args()?.new_owner().is_some() { Seen::Started } else { Seen::Ended })
+            }
+        }
+    }
 }
 
 async fn names(broker: &Broker) -> Result<HashMap<OwnedObjectPath, String>, Failure> {

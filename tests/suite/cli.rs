@@ -149,6 +149,8 @@ async fn ctrl_c_cancels_the_login() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
 
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
+    let last = lines.next_line().await.unwrap().unwrap();
+    assert_eq!(last, "bearerctl: the login to \"work\" was cancelled; for another run: bearerctl login work");
     assert_eq!(desk.state("work").await, "logged-out");
     let attempt =
         desk.property("/org/bearerd/Broker1/account/work", crate::support::desk::ACCOUNT, "LoginAttempt");
@@ -256,7 +258,11 @@ async fn unlocking_waits_for_the_person_and_brings_the_session_back() {
 
     let done = desk.ctl(&["unlock"], "").await;
 
-    assert_eq!((done.status.code(), texts(&done).1.as_str()), (Some(0), "the keyring is unlocked\n"));
+    let said = texts(&done).1;
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    assert!(
+        said.starts_with("answer the keyring's prompt ") && said.ends_with("\nthe keyring is unlocked\n")
+    );
     assert!(desk.ctl(&["token"], "").await.status.success());
     assert_eq!(texts(&desk.ctl(&["unlock"], "").await).1, "the keyring is not locked\n");
 }

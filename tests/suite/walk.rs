@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+use std::collections::HashMap;
 use std::process::{Output, Stdio};
 
 use bearerd::sandbox::provider::Settings;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::support::desk::Desk;
@@ -219,6 +221,62 @@ async fn a_followed_status_shows_a_pause() {
     assert!(status.success() && shown.contains("run: bearerctl resume"), "{shown}");
     let unknown = desk.ctl(&["status", "--watch", "nobody"], "").await;
     assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+}
+
+/// A daemon that has ended is no account that is ready, and following it does not start it.
+#[tokio::test]
+async fn what_is_followed_shows_the_end_of_the_daemon_and_its_next_start() {
+    let mut desk = Desk::logged_in().await;
+    for (arguments, before, after) in [
+        (&["status", "--watch"][..], "work ", "work "),
+        (&["monitor"], "following the accounts", "bearerd has started again"),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        command.args(arguments).stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = command.kill_on_drop(true).spawn().unwrap();
+        drop(command);
+        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).unwrap();
+        let mut lines = BufReader::new(reader).lines();
+        let mut until = async |start: &str| {
+            while !lines.next_line().await.unwrap().unwrap().starts_with(start) {}
+        };
+
+        until(before).await;
+        desk.kill_daemon().await;
+        until("bearerd has ended; waiting for its next start").await;
+        desk.start_daemon().await;
+        until(after).await;
+
+        drop(child);
+    }
+}
+
+/// A login that somebody else has begun is not ended by whoever only waits for it, nor by an empty paste.
+#[tokio::test]
+async fn a_login_that_was_joined_goes_on() {
+    let desk = Desk::start().await;
+    let (login, _) = desk.start_login("work").await;
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    let mut child = command.args(["login"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().unwrap().contains("http://") {}
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+    let last = lines.next_line().await.unwrap().unwrap();
+    assert!(last.contains("goes on") && last.ends_with("run: bearerctl login work"), "{last}");
+    assert_eq!(login.wait(0).await.unwrap(), "pending");
+    login.cancel().await.unwrap();
+
+    let options = HashMap::from([("open_browser", false.into()), ("flow", "paste".into())]);
+    let (path, _) = desk.broker.login_with_options("work", options).await.unwrap();
+    let done = desk.ctl(&["login"], "").await;
+    assert_eq!(done.status.code(), Some(2));
+    assert!(err(&done).ends_with("to try again run: bearerctl login work --paste\n"), "{done:?}");
+    assert_eq!(desk.login(path).await.wait(0).await.unwrap(), "pending");
 }
 
 /// Nothing found is an answer too: what was looked for, and what there is.
