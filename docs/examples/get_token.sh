@@ -3,7 +3,7 @@
 # usage: get_token.sh URL [ACCOUNT]
 set -eu
 url=$1
-account=${2:-}
+shift # What is left is the account, if one was given.
 
 call() { # TOKEN; the status of the answer
     # The token goes through a file descriptor: arguments can be seen by every user of the machine.
@@ -11,11 +11,11 @@ call() { # TOKEN; the status of the answer
         curl --silent --show-error --config - --output /dev/null --write-out '%{http_code}' "$url"
 }
 
-token=$(bearerctl token "$account")
+token=$(bearerctl token "$@")
 status=$(call "$token")
 if [ "$status" = 401 ]; then
-    printf '%s' "$token" | bearerctl reject "$account"
-    status=$(call "$(bearerctl token "$account")")
+    printf '%s' "$token" | bearerctl reject "$@"
+    status=$(call "$(bearerctl token "$@")")
 fi
 echo "$status"
 [ "$status" = 200 ]

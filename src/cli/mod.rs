@@ -22,6 +22,7 @@ mod browser;
 mod direct;
 mod doctor;
 mod doctor_account;
+mod examples;
 mod failure;
 mod log;
 mod login;
@@ -44,7 +45,7 @@ pub(crate) use output::parse_duration;
 /// ACCOUNT may be left out when there is a default account, or only one.
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 login required, 4 keyring locked or absent,
-/// 5 retry later, 6 refused by the provider or by policy.
+/// 5 retry later, 6 refused by the provider or by policy, 130 ended by Ctrl-C.
 #[derive(Parser)]
 #[command(name = "bearerctl", version, max_term_width = 100)]
 struct Arguments {
@@ -57,8 +58,10 @@ enum Command {
     #[command(flatten)]
     Request(Request),
     /// Run a command with a token file that is kept fresh; its path is in BEARER_TOKEN_FILE.
+    #[command(after_help = examples::EXEC)]
     Exec {
         /// By default the default account, or the only one.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// Put the token into BEARER_TOKEN too, where it is not kept fresh.
         #[arg(long)]
@@ -73,6 +76,7 @@ enum Command {
     /// Check everything that has to be right, and say what to do about the rest.
     Doctor {
         /// Look at this account and its provider alone, and closer.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// A list of findings: check, verdict (ok, note, wrong), text, fix.
         #[arg(long)]
@@ -85,6 +89,7 @@ enum Command {
         remove: bool,
     },
     /// Print completions for a shell.
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// Which one.
         shell: clap_complete::Shell,
@@ -100,8 +105,10 @@ enum Command {
 #[derive(Subcommand)]
 enum Request {
     /// Log in: opens the browser, waits, and says who is logged in.
+    #[command(after_help = examples::LOGIN)]
     Login {
         /// By default the default account, or the only one.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// Print the address only.
         #[arg(long)]
@@ -120,6 +127,7 @@ enum Request {
         timeout: Option<Duration>,
     },
     /// Print a valid access token.
+    #[command(after_help = examples::TOKEN)]
     Token {
         #[command(flatten)]
         wanted: token::Wanted,
@@ -130,27 +138,32 @@ enum Request {
         #[arg(long)]
         user: Option<String>,
     },
-    /// A credential helper for git: git config credential.helper '!bearerctl git-credential'.
+    /// A credential helper for git, which runs it by itself.
+    #[command(after_help = examples::GIT_CREDENTIAL)]
     GitCredential {
         /// By default the account whose api_origins has the server.
-        #[arg(long)]
+        #[arg(long, value_parser = account_name)]
         account: Option<String>,
         /// Named by git, which has the rest on stdin.
         operation: adapters::GitOperation,
     },
     /// Answer a prompt for a password, for GIT_ASKPASS and its like; also by the name bearerctl-askpass.
+    #[command(after_help = examples::ASKPASS)]
     Askpass {
         /// What the other program would show, with the address that it is about.
         prompt: String,
     },
     /// Report a token that an API answered with 401; the token is read from stdin.
+    #[command(after_help = examples::REJECT)]
     Reject {
         /// By default the default account, or the only one.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
     },
     /// Show the accounts: state, who, when things expire.
     Status {
         /// This one only.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// For programs.
         #[arg(long)]
@@ -162,14 +175,17 @@ enum Request {
     /// Print each change of an account's state, until Ctrl-C.
     Monitor {
         /// This one only.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// A line of JSON for each change, with all that changed.
         #[arg(long)]
         json: bool,
     },
     /// Show who asked for what, and what came of it.
+    #[command(after_help = examples::LOG)]
     Log {
         /// This one only.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// Only callers with this in their name, unit or chain of processes.
         #[arg(long, value_name = "TEXT")]
@@ -200,11 +216,13 @@ enum Request {
     /// Remove the account's tokens, and end the session at the provider.
     Logout {
         /// By default the default account, or the only one.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
     },
     /// Refresh the access token now.
     Refresh {
         /// By default the default account, or the only one.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
     },
     /// Read the configuration again.
@@ -212,16 +230,20 @@ enum Request {
     /// Unlock the keyring, with its own prompt, and wait for it.
     Unlock,
     /// Store a personal token, from a hidden prompt or from stdin.
+    #[command(after_help = examples::SET_TOKEN)]
     SetToken {
         /// By default the default account, or the only one.
+        #[arg(value_parser = account_name)]
         account: Option<String>,
         /// Remove the stored one.
         #[arg(long)]
         remove: bool,
     },
     /// Store the client secret, from a hidden prompt or from stdin.
+    #[command(after_help = examples::SET_SECRET)]
     SetSecret {
         /// Whose client it is.
+        #[arg(value_parser = account_name)]
         account: String,
         /// Remove the stored one.
         #[arg(long)]
@@ -242,7 +264,14 @@ pub fn main() -> ExitCode {
 // Its stack is large, and a shortcut does without.
 #[inline(never)]
 fn parse_and_run(words: Vec<OsString>) -> ExitCode {
-    let arguments = Arguments::parse_from(words);
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => {
+            let end = Failure::unless_unread(output::written(help.print()));
+            return end.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS);
+        }
+    };
     if let Command::Request(Request::Token { wanted, format, user }) = &arguments.command
         && let Some(end) = token::print_directly(wanted, *format, user.as_deref())
     {
@@ -265,7 +294,9 @@ fn parse_and_run(words: Vec<OsString>) -> ExitCode {
 fn shortcut(words: &[OsString]) -> Option<Result<(), Failure>> {
     let account = match words {
         [_, token] if token == "token" => "",
-        [_, token, account] if token == "token" => account.to_str().filter(|name| !name.starts_with('-'))?,
+        [_, token, account] if token == "token" => {
+            account.to_str().filter(|name| !name.is_empty() && !name.starts_with('-'))?
+        }
         _ => return None,
     };
     let wanted = token::Wanted::of(account);
@@ -395,6 +426,14 @@ async fn ask(request: Request) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// In a script an empty name is a variable that is not set, and the default account would be a guess.
+fn account_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("the account's name is empty; for the names run: bearerctl status");
+    }
+    Ok(text.to_owned())
 }
 
 /// The account "" is the default one.

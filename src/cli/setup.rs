@@ -91,7 +91,7 @@ pub(super) async fn install() -> Result<(), Failure> {
     } else {
         output::note("no systemd manages this session; the bus starts bearerd at the first call");
     }
-    output::note("next: write ~/.config/bearerd/config.toml, then run: bearerctl doctor");
+    output::note("next run: bearerctl add NAME; to check everything: bearerctl doctor");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `bearerctl token` and `bearerctl reject`.
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::time::Duration;
 
 use zbus::zvariant::Value;
@@ -18,6 +18,7 @@ use crate::secret::MAX_SECRET_BYTES;
 #[derive(Default, clap::Args)]
 pub(super) struct Wanted {
     /// By default the default account, or the only one.
+    #[arg(value_parser = super::account_name)]
     account: Option<String>,
     /// The request, for --format dpop.
     #[arg(num_args = 0..=2, value_names = ["METHOD", "URL"])]
@@ -116,12 +117,17 @@ fn write(token: Token, format: Format, user: Option<&str>, proof: Option<&str>) 
 
 /// Reports the token on stdin as refused.
 pub(super) async fn reject(broker: &Broker, account: &str) -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() {
+        output::note("paste the refused token, or its token_id, and end with Ctrl-D:");
+    }
     let mut token = Zeroizing::new(String::new());
     let limit = u64::try_from(MAX_SECRET_BYTES).unwrap_or(u64::MAX);
     let read = std::io::stdin().lock().take(limit).read_to_string(&mut token);
     read.map_err(|error| Failure::usage(format!("the token on stdin cannot be read: {error}")))?;
     if token.trim().is_empty() {
-        return Err(Failure::usage("give the refused token, or its token_id, on stdin"));
+        return Err(Failure::usage(
+            "give the refused token, or its token_id, on stdin: bearerctl token | bearerctl reject",
+        ));
     }
     let renewed = match direct::call("RejectToken", &(account, token.trim())) {
         Some(renewed) => renewed?,

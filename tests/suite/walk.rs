@@ -60,6 +60,18 @@ async fn what_is_not_understood_is_a_usage_error() {
     }
 }
 
+/// `"$ACCOUNT"` with nothing in it is a mistake, and not the default account.
+#[tokio::test]
+async fn an_empty_account_is_a_usage_error() {
+    let desk = Desk::logged_in().await;
+    for command in ["token", "login", "status", "logout", "refresh", "log", "set-secret", "doctor"] {
+        let done = desk.ctl(&[command, ""], "canary-x").await;
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(2), ""), "{command}: {done:?}");
+        assert!(err(&done).contains("for the names run: bearerctl status"), "{command}: {done:?}");
+    }
+    assert_eq!(desk.state("work").await, "ready");
+}
+
 /// Whoever runs it without a bus or a daemon learns that at once, on one line, with what to do.
 #[tokio::test]
 async fn without_a_daemon_every_command_says_what_to_do() {
@@ -114,12 +126,10 @@ async fn a_reader_that_goes_is_no_trouble_and_a_full_disk_is() {
 
         assert_eq!(end(writer.into()).await, (Some(ends_with), String::new()), "{arguments:?}");
 
-        if arguments != ["--help"] {
-            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-            let (code, said) = end(full.into()).await;
-            assert_eq!(code, Some(1), "{arguments:?}");
-            assert!(said.starts_with("bearerctl: stdout cannot be written: No space left"), "{said}");
-        }
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, said) = end(full.into()).await;
+        assert_eq!(code, Some(1), "{arguments:?}");
+        assert!(said.starts_with("bearerctl: stdout cannot be written: No space left"), "{said}");
     }
 }
 
@@ -277,6 +287,35 @@ async fn a_login_that_was_joined_goes_on() {
     assert_eq!(done.status.code(), Some(2));
     assert!(err(&done).ends_with("to try again run: bearerctl login work --paste\n"), "{done:?}");
     assert_eq!(desk.login(path).await.wait(0).await.unwrap(), "pending");
+}
+
+/// The names are in the configuration's files; no bus is there to ask.
+#[tokio::test]
+async fn a_shell_completes_the_names_of_accounts() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bearerd");
+    std::fs::create_dir_all(config.join("accounts.d")).unwrap();
+    std::fs::write(config.join("config.toml"), "[accounts.work]\n[[accounts.work.access]]\n").unwrap();
+    std::fs::write(config.join("accounts.d/a.toml"), "[accounts.\"work.old\"] # later\n").unwrap();
+    let completed = async |words: &str, number: u32, last: &str| {
+        let script = format!(
+            "eval \"$({} completions bash)\"; COMP_WORDS=({words}); COMP_CWORD={number}; \
+             _bearerctl bearerctl '{last}' \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            env!("CARGO_BIN_EXE_bearerctl")
+        );
+        let mut command = Command::new("bash");
+        command.args(["--norc", "-c", &script]).env("XDG_CONFIG_HOME", folder.path());
+        let done = command.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent").output().await.unwrap();
+        (out(&done), err(&done))
+    };
+
+    for (words, number) in [("bearerctl token w", 2), ("bearerctl set-secret w", 2)] {
+        assert_eq!(completed(words, number, "w").await, ("work work.old\n".into(), String::new()), "{words}");
+    }
+    assert_eq!(completed("bearerctl add w", 2, "w").await.0, "\n", "a new name");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bearerctl"));
+    let zsh = out(&command.args(["completions", "zsh"]).output().await.unwrap());
+    assert!(zsh.starts_with("#compdef bearerctl\n") && zsh.matches(":_bearerctl_accounts'").count() > 10);
 }
 
 /// Nothing found is an answer too: what was looked for, and what there is.

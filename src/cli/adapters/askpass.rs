@@ -22,9 +22,14 @@ pub(in crate::cli) async fn answer(broker: &Broker, prompt: &str) -> Result<(), 
     }
     let named = std::env::var("BEARERD_ACCOUNT").ok().filter(|name| !name.is_empty());
     let account = match (destination(prompt), named) {
-        (Destination::Origin(origin), named) => account_for(broker, named.as_deref(), &origin)
-            .await?
-            .ok_or_else(|| Failure::usage(format!("no account has {origin} in its api_origins")))?,
+        (Destination::Origin(origin), named) => {
+            account_for(broker, named.as_deref(), &origin).await?.ok_or_else(|| {
+                Failure::usage(format!(
+                    "no account has {origin} in its api_origins; add api_origins = [\"{origin}\"] to one, then: \
+                     bearerctl reload"
+                ))
+            })?
+        }
         // It does not say where the answer goes; then the user has to have said whose it is.
         (Destination::Unsaid, Some(named)) => named,
         (Destination::Unsaid, None) => {

@@ -42,7 +42,8 @@ async fn account_for(broker: &Broker, named: Option<&str>, origin: &str) -> Resu
         let default = broker.root.default_account().await?;
         if !fitting.contains(&default) {
             return Err(Failure::usage(format!(
-                "{} are all for {origin}; name one of them",
+                "{} are all for {origin}; name one with --account or BEARERD_ACCOUNT, or set default_account in the \
+                 configuration",
                 fitting.join(", ")
             )));
         }

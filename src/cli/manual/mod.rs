@@ -9,6 +9,7 @@ use clap_mangen::Man;
 use super::failure::Failure;
 use super::{Arguments, output};
 
+mod completions;
 mod markdown;
 
 /// The pages beside those of the commands: file name, one line about it, and its document.
@@ -21,8 +22,10 @@ const SEE_ALSO: &str = "## See also\n\nbearerd(1), bearerd.toml(5), org.bearerd.
 
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "bearerctl", &mut text);
-    print(&text)
+    let mut command = Arguments::command();
+    clap_complete::generate(shell, &mut command, "bearerctl", &mut text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    print(completions::with_accounts(shell, &command, text).as_bytes())
 }
 
 pub(super) fn pages(folder: Option<&Path>) -> Result<(), Failure> {
