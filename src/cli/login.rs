@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
+use std::pin::pin;
 use std::time::Duration;
 
 use qrcode::render::unicode::Dense1x2;
@@ -46,6 +47,7 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
         return Ok(());
     }
 
+    let again = format!("bearerctl login {account}{}", if wanted.force { " --force" } else { "" });
     // From here on there is something to cancel.
     let mut interrupt = super::interrupts()?;
     let flows = match (wanted.flow, attempt) {
@@ -53,7 +55,29 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
         (None, Some(attempt)) => vec![broker.login(attempt.to_owned().into()).await?.flow().await?],
         (None, None) => flows_of_this_place(broker).await,
     };
-    let (flow, path, url) = start(broker, &account, flows).await?;
+    let cancelled =
+        || Failure::interrupted(format!("the login to {account:?} was cancelled; for another run: {again}"));
+    let asking = Spinner::start("asking the provider (Ctrl-C cancels)");
+    let mut started = pin!(start(broker, &account, flows));
+    let started = tokio::select! {
+        started = &mut started => started,
+        _ = interrupt.recv() => {
+            drop(asking);
+            output::note("it is cancelled when the provider has answered; Ctrl-C again does not wait for that");
+            // Only the answer says what there is to cancel.
+            tokio::select! {
+                started = started => if let (Ok((_, path, _)), false) = (started, pending) {
+                    broker.login(path).await?.cancel().await?;
+                },
+                _ = interrupt.recv() => return Err(Failure::interrupted(format!(
+                    "not waited for; if the login to {account:?} still starts, this joins it: {again}"
+                ))),
+            }
+            return Err(cancelled());
+        }
+    };
+    drop(asking);
+    let (flow, path, url) = started?;
     let login = broker.login(path).await?;
     let paste = flow == "paste";
     let opened = wanted.flow.is_none() && flow == "code" && browser::open(broker, &url).await;
@@ -97,7 +121,7 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
     };
     let state = tokio::select! {
         state = end(&login) => Some(state?),
-        failure = pastes(&account, &login), if paste => {
+        failure = pastes(&again, &login), if paste => {
             // Somebody else's login is theirs to cancel.
             if !pending {
                 login.cancel().await?;
@@ -112,14 +136,11 @@ pub(super) async fn log_in(broker: &Broker, wanted: Wanted) -> Result<(), Failur
             }
             if pending {
                 return Err(Failure::interrupted(format!(
-                    "the login to {account:?} goes on, for it was started elsewhere; to wait for it again run: \
-                     bearerctl login {account}"
+                    "the login to {account:?} goes on, for it was started elsewhere; to wait for it again run: {again}"
                 )));
             }
             login.cancel().await?;
-            return Err(Failure::interrupted(format!(
-                "the login to {account:?} was cancelled; for another run: bearerctl login {account}"
-            )));
+            return Err(cancelled());
         }
     };
     drop(spinner);
@@ -218,7 +239,7 @@ async fn end(login: &LoginProxy<'_>) -> Result<String, Failure> {
 }
 
 /// Brings the addresses that the user pastes; returns only when there is nobody to paste any more.
-async fn pastes(account: &str, login: &LoginProxy<'_>) -> Failure {
+async fn pastes(again: &str, login: &LoginProxy<'_>) -> Failure {
     loop {
         let line = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
@@ -226,9 +247,7 @@ async fn pastes(account: &str, login: &LoginProxy<'_>) -> Failure {
             read.map(|length| (length > 0).then_some(line))
         });
         let Ok(Ok(Some(line))) = line.await else {
-            return Failure::usage(format!(
-                "no address was pasted; to try again run: bearerctl login {account} --paste"
-            ));
+            return Failure::usage(format!("no address was pasted; to try again run: {again} --paste"));
         };
         if line.trim().is_empty() {
             continue;

@@ -142,11 +142,7 @@ pub(super) struct Spinner {
 }
 
 impl Spinner {
-    /// Elsewhere than on a terminal the text is a line.
     pub(super) fn start(text: &'static str) -> Self {
-        if !super::stderr_is_terminal() {
-            note(text);
-        }
         Self::telling(move || text.to_owned())
     }
 

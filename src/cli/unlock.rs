@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::output::{self, Spinner};
 use crate::bus::NAME;
 
+const WAITING: &str = "answer the keyring's prompt (Ctrl-C stops waiting)";
 const DISMISSED: &str = "unlock-dismissed";
 /// How long a person may take for the keyring's prompt.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,7 +31,10 @@ pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
     }
     let mut interrupt = super::interrupts()?;
     broker.root.unlock_store().await?;
-    let spinner = Spinner::start("answer the keyring's prompt (Ctrl-C stops waiting)");
+    if !super::stderr_is_terminal() {
+        output::note(WAITING);
+    }
+    let spinner = Spinner::start(WAITING);
     let unlocked = tokio::time::timeout(PATIENCE, async {
         while !locked(broker).await?.is_empty() {
             if changes.next().await.is_none() {

@@ -193,7 +193,9 @@ pub(super) fn login_not_started(account: &str, why: &str) -> String {
 }
 
 pub(super) fn other_login(account: &str) -> String {
-    format!("a login to {account:?} with other options is pending; finish or cancel it first")
+    format!(
+        "a login to {account:?} with other options is pending; to go on with that one run: bearerctl login {account}"
+    )
 }
 
 pub(super) fn only_paste(account: &str) -> String {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::support::desk::Desk;
+use crate::support::keyring::{Fake, Person};
 use crate::support::terminal;
 
 /// Every command and every option says what it does, the same on a page, to a shell and on a terminal.
@@ -287,6 +288,55 @@ async fn a_login_that_was_joined_goes_on() {
     assert_eq!(done.status.code(), Some(2));
     assert!(err(&done).ends_with("to try again run: bearerctl login work --paste\n"), "{done:?}");
     assert_eq!(desk.login(path).await.wait(0).await.unwrap(), "pending");
+}
+
+/// A provider that never answers holds up nobody who wants to go.
+#[tokio::test]
+async fn ctrl_c_is_heard_while_a_login_starts() {
+    let provider = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", provider.local_addr().unwrap());
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&format!(
+        "[accounts.work]\nissuer = {issuer:?}\nclient_id = \"x\"\nclient_auth = \"none\"\nscopes = [\"openid\"]\nstore = \"memory\"\n"
+    ));
+    desk.start_daemon().await;
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    let mut child = command.args(["login", "--no-browser"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let asked = provider.accept().await.unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let heard = lines.next_line().await.unwrap().unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+    assert!(heard.starts_with("it is cancelled when the provider has answered"), "{heard}");
+    assert!(lines.next_line().await.unwrap().unwrap().ends_with("this joins it: bearerctl login work"));
+    drop(asked);
+}
+
+/// Whoever has seen enough of the prompt stops waiting, and is told what is still so.
+#[tokio::test]
+async fn ctrl_c_stops_waiting_for_the_keyring() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let keyring = Fake::start(&desk.bus).await;
+    desk.write_config(&desk.account("work", ""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    desk.kill_daemon().await;
+    keyring.set_locked("login", true).await;
+    desk.start_daemon().await;
+    desk.ctl(&["token"], "").await;
+    keyring.state().person = Person::IsAway;
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    command.arg("unlock").env("TERM", "xterm");
+
+    let (status, shown) = terminal::shown(command, 80, "answer the keyring's prompt").await;
+
+    assert_eq!(status.code(), Some(130), "{shown}");
+    assert!(shown.ends_with("for another run: bearerctl unlock\r\n"), "{shown}");
 }
 
 /// The names are in the configuration's files; no bus is there to ask.
