@@ -38,13 +38,13 @@ impl Account {
         matches!(self.config.source, Source::Personal)
     }
 
-    /// Whether `bearerctl set-secret` has a use.
     /// Whether its tokens are bound to a key.
     #[must_use]
     pub fn is_bound(&self) -> bool {
         matches!(&self.config.source, Source::OAuth(oauth) if oauth.dpop)
     }
 
+    /// Whether `bearerctl set-secret` has a use.
     #[must_use]
     pub fn takes_client_secret(&self) -> bool {
         match &self.config.source {

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use zbus::connection::Builder;
 
 use super::broker::Broker;
-use super::peer::{DirectPeer, Door};
+use super::peer::Door;
 use super::{Bus, ROOT_PATH, handshake};
 use crate::access::process::{Peer, identify};
 
@@ -93,12 +93,12 @@ fn make_private(folder: &Path) -> io::Result<()> {
 
 async fn listen(listener: UnixListener, bus: Arc<Bus>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
+    for number in 0.. {
         match listener.accept().await {
             Ok((stream, _)) => {
                 if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                     // It outlives the listening: a stop lets its calls end.
-                    tokio::spawn(attend(stream, Arc::clone(&bus), place));
+                    tokio::spawn(attend(stream, number, Arc::clone(&bus), place));
                 } else {
                     tracing::debug!("a connection too many was closed");
                 }
@@ -112,23 +112,22 @@ async fn listen(listener: UnixListener, bus: Arc<Bus>) {
 }
 
 /// One connection, from its handshake to its end.
-async fn attend(stream: UnixStream, bus: Arc<Bus>, _place: OwnedSemaphorePermit) {
-    match serve(stream, &bus).await {
+async fn attend(stream: UnixStream, number: u64, bus: Arc<Bus>, _place: OwnedSemaphorePermit) {
+    match serve(stream, number, &bus).await {
         Ok(connection) => connection.closed().await,
         Err(error) => tracing::debug!(%error, "a connection to the direct socket came to nothing"),
     }
 }
 
-async fn serve(mut stream: UnixStream, bus: &Arc<Bus>) -> zbus::Result<zbus::Connection> {
+async fn serve(mut stream: UnixStream, number: u64, bus: &Arc<Bus>) -> zbus::Result<zbus::Connection> {
     let peer = peer(&stream)?;
-    let pid = peer.pid;
     let guid = zbus::Guid::generate();
     tokio::select! {
         accepted = handshake::accept(&mut stream, guid.as_str()) => accepted?,
         () = bus.clock().sleep(HANDSHAKE_TIMEOUT) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
     let caller = Arc::new(identify(peer, bus.clock()).await);
-    let root = Broker::new(Arc::clone(bus), Door::Direct(DirectPeer { pid }, caller));
+    let root = Broker::new(Arc::clone(bus), Door::Direct(number, caller));
     let builder = Builder::authenticated_socket(stream, guid)?.p2p();
     builder.serve_at(ROOT_PATH, root)?.serve_at("/org/freedesktop/DBus", Driver)?.build().await
 }

@@ -8,7 +8,7 @@ use zbus::message::Header;
 use super::error::Error;
 use crate::access::caller::Caller;
 
-/// The most calls in flight per connection of the bus, and per process at the direct socket.
+/// The most calls in flight per connection.
 const LIMIT: usize = 1024;
 
 /// Who calls.
@@ -16,22 +16,15 @@ const LIMIT: usize = 1024;
 pub(super) enum Peer {
     /// A connection of the session bus, by its unique name, which the bus vouches for.
     Bus(String),
-    /// A connection of the direct socket.
-    Direct(DirectPeer),
-}
-
-/// Who is at the other end of the direct socket, as the kernel tells. Its user is ours, always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct DirectPeer {
-    /// The process that connected; 0 when it is in no process namespace of ours.
-    pub(super) pid: u32,
+    /// A connection of the direct socket, by its number. Its user is ours, always.
+    Direct(u64),
 }
 
 /// Through which door a connection's calls come in.
 #[derive(Clone)]
 pub(super) enum Door {
     Bus,
-    Direct(DirectPeer, Arc<Caller>),
+    Direct(u64, Arc<Caller>),
 }
 
 impl Door {
@@ -39,7 +32,7 @@ impl Door {
     pub(super) fn peer(&self, header: &Header<'_>) -> Peer {
         match self {
             Self::Bus => Peer::Bus(header.sender().map(|name| name.as_str().to_owned()).unwrap_or_default()),
-            Self::Direct(peer, _) => Peer::Direct(*peer),
+            Self::Direct(number, _) => Peer::Direct(*number),
         }
     }
 }
@@ -61,7 +54,7 @@ impl InFlight {
         let calls = callers.entry(peer.clone()).or_default();
         if *calls >= LIMIT {
             return Err(Error::rate_limited(format!(
-                "more than {LIMIT} calls of this program wait; wait for answers first"
+                "more than {LIMIT} calls of this connection wait; wait for answers first"
             )));
         }
         *calls += 1;

@@ -11,9 +11,9 @@ use crate::secret::{AccessToken, RefreshToken};
 use crate::store::SessionRecord;
 use crate::tokens::{Granted, Lifetime, Narrow, TokenResponse};
 
-/// Deadlines are compared for stagnation only when the answers lie this far apart.
 /// What an access token must live on for, to be exchanged.
 const EXCHANGEABLE: Duration = Duration::from_secs(20);
+/// Deadlines are compared for stagnation only when the answers lie this far apart.
 const STAGNATION_SPAN: Duration = Duration::from_secs(5);
 
 /// One login's tokens.
