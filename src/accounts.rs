@@ -380,7 +380,12 @@ impl Accounts {
     /// Lets refreshes on their way end and be saved, also those of sessions that a reload is about to replace.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        let _ending = self.ending.lock().await;
+        let (_, _ending) = tokio::join!(self.stop_sessions(), self.ending.lock());
+        // Those that the reload has begun meanwhile.
+        self.stop_sessions().await;
+    }
+
+    async fn stop_sessions(&self) {
         let accounts = self.list();
         futures_util::future::join_all(accounts.iter().map(|account| account.session.stop())).await;
     }
