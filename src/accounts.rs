@@ -380,7 +380,7 @@ impl Accounts {
     /// Lets refreshes on their way end and be saved, also those of sessions that a reload is about to replace.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        let (_, _ending) = tokio::join!(self.stop_sessions(), self.ending.lock());
+        let ((), _ending) = tokio::join!(self.stop_sessions(), self.ending.lock());
         // Those that the reload has begun meanwhile.
         self.stop_sessions().await;
     }
