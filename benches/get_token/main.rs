@@ -98,6 +98,8 @@ async fn everything(part: Option<&str>, file: Option<&Path>) -> Result<bool, Err
             _ => findings.extend(idle::measure().await?),
         }
     }
+    // The report says how many cores there are.
+    pin(false)?;
     println!("{}\n{}", report::goals(&findings), findings.text);
     if let Some(file) = file {
         report::write(file, &findings)?;
