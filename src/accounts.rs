@@ -135,13 +135,10 @@ impl Accounts {
     pub async fn reload(&self) -> Result<usize, String> {
         let _ending = self.ending.lock().await;
         let config = Config::load(&self.dirs).map_err(|error| broken(&error))?;
-        let leaving: Vec<Arc<Account>> = {
-            let current = self.read();
-            let stays = |account: &Account| {
-                config.accounts.get(&account.config.name).is_some_and(|new| *new == account.config)
-            };
-            current.accounts.values().filter(|account| !stays(account)).cloned().collect()
+        let stays = |account: &Arc<Account>| {
+            config.accounts.get(&account.config.name).is_some_and(|new| *new == account.config)
         };
+        let (staying, leaving): (Vec<_>, Vec<_>) = self.list().into_iter().partition(stays);
         let added = config.accounts.keys().filter(|name| !self.read().accounts.contains_key(*name)).count();
         let changed = added + leaving.len();
         // Never two tasks with one refresh token: the old one ends before the new one starts.
@@ -153,9 +150,8 @@ impl Accounts {
             // It is the next process that will read it.
             return Ok(0);
         }
-        let stay: Vec<Arc<Account>> = self.list().into_iter().filter(|it| !has(&leaving, it)).collect();
         self.take(config, heirlooms);
-        for account in stay {
+        for account in staying {
             account.session.interrupt(Interruption::Reloaded).await;
         }
         Ok(changed)
@@ -418,10 +414,6 @@ impl Accounts {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Current> {
         self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn has(accounts: &[Arc<Account>], account: &Arc<Account>) -> bool {
-    accounts.iter().any(|it| Arc::ptr_eq(it, account))
 }
 
 fn broken(error: &crate::config::ConfigError) -> String {

@@ -62,7 +62,7 @@ pub struct Granted {
 }
 
 /// A caller's wish for less than what the account may do: a token of its own (RFC 6749 section 6, RFC 8707).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Narrow {
     /// Sorted, each once, space separated; empty: all that were granted.
     pub scope: String,
@@ -104,22 +104,20 @@ impl Narrow {
     /// Whether nobody would get more by it than was granted.
     #[must_use]
     pub fn is_within(&self, granted: &str) -> bool {
-        self.scope.is_empty() || self.scope.split(' ').all(|scope| granted.split(' ').any(|one| one == scope))
+        self.scope.is_empty() || are_among(&self.scope, granted)
     }
 
     /// Whether the provider answered the wish for fewer scopes with all of them, and perhaps others beside.
     #[must_use]
     pub fn is_ignored_by(&self, answered: &str, granted: &str) -> bool {
-        let all = Self { scope: scopes(granted).unwrap_or_default(), ..Self::default() };
-        !all.scope.is_empty() && all.is_within(answered) && self.is_exceeded_by(granted)
+        scopes(granted).is_some_and(|all| are_among(&all, answered)) && self.is_exceeded_by(granted)
     }
 
     /// Whether a token of this scope may do more than was wished for (RFC 6749 section 5.1: it is the answer's
     /// that holds).
     #[must_use]
     pub fn is_exceeded_by(&self, answered: &str) -> bool {
-        let wished = |scope| self.scope.split(' ').any(|one| one == scope);
-        !self.scope.is_empty() && !answered.split(' ').filter(|scope| !scope.is_empty()).all(wished)
+        !self.scope.is_empty() && !are_among(answered, &self.scope)
     }
 
     /// What a wish gets of this at most; `None` when it goes beyond.
@@ -138,10 +136,9 @@ impl Narrow {
             "" => self.audience.clone(),
             wanted => (anywhere || self.audience == wanted).then(|| wanted.to_owned())?,
         };
-        let named = |one| self.resource.split(' ').any(|other| other == one);
         let resource = match wish.resource.as_str() {
             "" => self.resource.clone(),
-            wanted => (anywhere || wanted.split(' ').all(named)).then(|| wanted.to_owned())?,
+            wanted => (anywhere || are_among(wanted, &self.resource)).then(|| wanted.to_owned())?,
         };
         Some(Self { scope, audience, resource })
     }
@@ -161,6 +158,11 @@ impl fmt::Display for Narrow {
 const BAD_SCOPE: &str = "`scope` must be one or more scopes, separated by spaces";
 const BAD_RESOURCE: &str =
     "`resource` must be one or more absolute URIs without #fragment, separated by spaces";
+
+/// Whether all words of a text that spaces separate are words of another.
+fn are_among(few: &str, many: &str) -> bool {
+    few.split(' ').filter(|word| !word.is_empty()).all(|word| many.split(' ').any(|other| other == word))
+}
 
 /// A scope list in the one order in which two equal ones are equal (RFC 6749 section 3.3).
 fn scopes(text: &str) -> Option<String> {

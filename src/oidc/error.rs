@@ -21,6 +21,13 @@ pub enum Class {
     Malformed,
 }
 
+impl Class {
+    /// Whether neither time nor another network mends it: the configuration is wrong, or a login is needed.
+    pub(crate) fn needs_a_person(self) -> bool {
+        matches!(self, Self::Refused | Self::Elsewhere)
+    }
+}
+
 /// A failed call to the provider. Holds no secret, except a refresh token worth saving.
 #[derive(Clone, thiserror::Error)]
 #[error("{message}")]

@@ -236,7 +236,7 @@ impl Session {
         // Whether it was spent is open until there is an answer.
         let doubtful = self.live.as_ref().is_some_and(|live| live.doubtful);
         let sent = doubtful.then(|| fingerprint(&flight.sent));
-        let counted = if matches!(error.class, Class::Refused | Class::Elsewhere) { 0 } else { attempts + 1 };
+        let counted = if error.class.needs_a_person() { 0 } else { attempts + 1 };
         let note = self.note(sent, counted, not_before.since(now.boot), now);
         Some(self.write_note(note))
     }

@@ -230,8 +230,7 @@ impl Session {
 
     fn retry_soon(&mut self, now: &Now) {
         let soon = now.boot.after(SPREAD.mul_f64(self.policy.phase));
-        let lasting = |trouble: &Trouble| matches!(trouble.class, Class::Refused | Class::Elsewhere);
-        if let Some(trouble) = self.trouble.as_mut().filter(|trouble| !lasting(trouble)) {
+        if let Some(trouble) = self.trouble.as_mut().filter(|trouble| !trouble.class.needs_a_person()) {
             trouble.retry_at = trouble.retry_at.min(soon).max(trouble.not_before);
             // Whoever waits need not.
             trouble.last_attempt = trouble.last_attempt.before(schedule::CALLER_RETRY);

@@ -413,9 +413,8 @@ impl Session {
             });
         }
         if let Some(trouble) = &self.trouble {
-            let refused = matches!(trouble.class, Class::Refused | Class::Elsewhere)
-                && self.refresh.is_none()
-                && (tried || !waiter.forces());
+            let refused =
+                trouble.class.needs_a_person() && self.refresh.is_none() && (tried || !waiter.forces());
             let gives_up = tried && !matches!(waiter.want, Want::Token { .. });
             if refused || gives_up || (late && self.refresh.is_none()) {
                 return Some(Verdict::Answer(Err(self.in_trouble(trouble))));
