@@ -238,6 +238,19 @@ impl Rig {
         self.wait(seconds);
     }
 
+    /// Another session of the issuer has failed in place of the refresh that was on its way.
+    fn postpone(&mut self, seconds: u64) {
+        self.in_flight.clear();
+        let postponed = Postponed {
+            until: self.now.boot.after(secs(seconds)),
+            not_before: BootTime::default(),
+            last_attempt: self.now.boot,
+            error: ProviderError::new(Class::Unreachable, "down"),
+        };
+        let effects = self.session.postponed(postponed, &self.now);
+        self.take(effects);
+    }
+
     /// Runs for `seconds`, waking only when the session asks to; the provider answers each refresh
     /// with these lifetimes, cut to what is left until `end` as Keycloak does.
     fn run(&mut self, seconds: u64, access: u64, refresh: u64, end: Option<BootTime>) {
@@ -1268,15 +1281,7 @@ proptest! {
                     rig.take(effects);
                 }
                 Op::Postponed if !rig.in_flight.is_empty() => {
-                    rig.in_flight.clear();
-                    let postponed = Postponed {
-                        until: rig.now.boot.after(secs(7)),
-                        not_before: BootTime::default(),
-                        last_attempt: rig.now.boot,
-                        error: ProviderError::new(Class::Unreachable, "down"),
-                    };
-                    let effects = rig.session.postponed(postponed, &rig.now);
-                    rig.take(effects);
+                    rig.postpone(7);
                 }
                 Op::Wait(ms) => rig.advance(Duration::from_millis(ms.into())),
                 Op::Sleep(s) => rig.suspend(s.into()),

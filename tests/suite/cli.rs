@@ -236,12 +236,7 @@ async fn the_status_shows_every_account_and_what_to_do() {
 /// Design section 4: `unlock` waits for the end of the keyring's own prompt.
 #[tokio::test]
 async fn unlocking_waits_for_the_person_and_brings_the_session_back() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    let keyring = Fake::start(&desk.bus).await;
-    desk.write_config(&desk.account("work", ""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let (mut desk, keyring) = Desk::with_keyring().await;
     desk.kill_daemon().await;
     keyring.set_locked("login", true).await;
     desk.start_daemon().await;

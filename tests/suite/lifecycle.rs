@@ -67,51 +67,23 @@ async fn without_a_session_bus_the_daemon_says_so() {
 /// D5: a stop waits for the refresh that is on its way, for its answer holds the only valid refresh token.
 #[tokio::test]
 async fn a_stop_waits_for_the_refresh_on_its_way_and_its_save() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    let _keyring = Fake::start(&desk.bus).await;
-    desk.write_config(&desk.account("work", ""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let (mut desk, _keyring) = Desk::with_keyring().await;
     let forced = held_refresh(&desk).await;
 
-    desk.signal(Signal::TERM);
-    assert!(eventually(async || desk.log().contains("stopping")).await);
-    desk.provider.release();
-
-    assert!(desk.daemon_end().await.success());
-    let _ = forced.await;
-    desk.start_daemon().await;
-    let token = desk.access_token("work").await;
-    assert!(desk.provider.accepts(&token), "the rotated refresh token was saved");
-    assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
+    stops_without_a_loss(&mut desk, forced).await;
 }
 
 /// D5: a stop in the midst of a reload waits too, for the session that the reload is about to replace.
 #[tokio::test]
 async fn a_stop_during_a_reload_waits_for_the_refresh_on_its_way_and_its_save() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    let _keyring = Fake::start(&desk.bus).await;
-    desk.write_config(&desk.account("work", ""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let (mut desk, _keyring) = Desk::with_keyring().await;
     let forced = held_refresh(&desk).await;
     desk.write_config(&desk.account("work", "keep_alive = \"when-used\""));
     desk.signal(Signal::HUP);
     let ending = async || desk.token("work").await.is_err_and(|error| word(&error) == "NoSession");
     assert!(eventually(ending).await, "it takes no callers any more");
 
-    desk.signal(Signal::TERM);
-    assert!(eventually(async || desk.log().contains("stopping")).await);
-    desk.provider.release();
-
-    assert!(desk.daemon_end().await.success());
-    let _ = forced.await;
-    desk.start_daemon().await;
-    let token = desk.access_token("work").await;
-    assert!(desk.provider.accepts(&token), "the rotated refresh token was saved");
-    assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
+    stops_without_a_loss(&mut desk, forced).await;
 }
 
 /// Design section 3: a reload answers in time though a changed account waits for its provider, and goes on.
@@ -137,12 +109,7 @@ async fn a_reload_that_waits_for_a_provider_is_answered_and_goes_on() {
 /// D4, D7, N14; promise 2: nothing but the keyring survives, and that is enough.
 #[tokio::test]
 async fn a_killed_daemon_goes_on_where_it_was() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    let _keyring = Fake::start(&desk.bus).await;
-    desk.write_config(&desk.account("work", ""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let (mut desk, _keyring) = Desk::with_keyring().await;
 
     for _ in 0..3 {
         desk.forced_token("work").await.unwrap();
@@ -395,6 +362,20 @@ async fn a_daemon_that_loses_its_name_ends() {
     let (end, ()) = tokio::join!(daemon, loss);
 
     assert!(matches!(end, Err(bearerd::daemon::DaemonError::NameLost)), "{end:?}");
+}
+
+/// Stops the daemon in the midst of a refresh, and starts the next one.
+async fn stops_without_a_loss(desk: &mut Desk, forced: tokio::task::JoinHandle<zbus::Result<zbus::Message>>) {
+    desk.signal(Signal::TERM);
+    assert!(eventually(async || desk.log().contains("stopping")).await);
+    desk.provider.release();
+
+    assert!(desk.daemon_end().await.success());
+    let _ = forced.await;
+    desk.start_daemon().await;
+    let token = desk.access_token("work").await;
+    assert!(desk.provider.accepts(&token), "the rotated refresh token was saved");
+    assert_eq!(desk.provider.token_requests("authorization_code").len(), 1);
 }
 
 /// A forced refresh that waits at the provider until it is released.

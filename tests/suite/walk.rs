@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::support::desk::Desk;
-use crate::support::keyring::{Fake, Person};
+use crate::support::keyring::Person;
 use crate::support::terminal;
 
 /// Every command and every option says what it does, the same on a page, to a shell and on a terminal.
@@ -319,12 +319,7 @@ async fn ctrl_c_is_heard_while_a_login_starts() {
 /// Whoever has seen enough of the prompt stops waiting, and is told what is still so.
 #[tokio::test]
 async fn ctrl_c_stops_waiting_for_the_keyring() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    let keyring = Fake::start(&desk.bus).await;
-    desk.write_config(&desk.account("work", ""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let (mut desk, keyring) = Desk::with_keyring().await;
     desk.kill_daemon().await;
     keyring.set_locked("login", true).await;
     desk.start_daemon().await;

@@ -205,15 +205,7 @@ fn a_postponed_session_asks_again_for_an_answer_of_its_own_that_was_lost() {
     let mut rig = Rig::logged_in();
     rig.advance(secs(301));
     let id = rig.get();
-    rig.in_flight.clear();
-    let postponed = Postponed {
-        until: rig.now.boot.after(secs(2)),
-        not_before: BootTime::default(),
-        last_attempt: rig.now.boot,
-        error: ProviderError::new(Class::Unreachable, "down"),
-    };
-    let effects = rig.session.postponed(postponed, &rig.now);
-    rig.take(effects);
+    rig.postpone(2);
     rig.advance(secs(3));
     rig.fail(Class::Ambiguous);
     rig.advance(secs(1));

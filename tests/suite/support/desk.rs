@@ -25,7 +25,7 @@ use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 
 use super::browser::{Browser, Page};
-use super::keyring::{Bus, DEADLINE};
+use super::keyring::{Bus, DEADLINE, Fake};
 
 pub(crate) const ACCOUNT: &str = "org.bearerd.Broker1.Account";
 pub(crate) const LOGIN: &str = "org.bearerd.Broker1.Login";
@@ -59,6 +59,17 @@ impl Desk {
         let desk = Self::start().await;
         desk.log_in("work").await;
         desk
+    }
+
+    /// With a session in a keyring.
+    pub(crate) async fn with_keyring() -> (Self, Fake) {
+        let mut desk = Self::bare(Settings::default()).await;
+        let keyring = Fake::start(&desk.bus).await;
+        desk.write_config(&desk.account("work", ""));
+        desk.start_daemon().await;
+        desk.set_secret("work").await;
+        desk.log_in("work").await;
+        (desk, keyring)
     }
 
     /// Without a daemon or a configuration.
