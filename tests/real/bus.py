@@ -13,7 +13,7 @@ from processes import Process, required
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "busconfig.dtd">
 <busconfig>
   <type>session</type>
-  <listen>unix:path={socket}</listen>
+  <listen>{listen}</listen>
   <auth>EXTERNAL</auth>
   {services}
   <policy context="default">
@@ -25,6 +25,11 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
   <limit name="max_replies_per_connection">50000</limit>
 </busconfig>
 """
+
+
+def configuration(listen, services=None):
+    """What a dbus-daemon that listens there reads; without a service folder nothing is ever activated on it."""
+    return _CONFIG.format(listen=listen, services=f"<servicedir>{services}</servicedir>" if services else "")
 
 
 class BusError(Exception):
@@ -42,15 +47,13 @@ class BusError(Exception):
 
 
 class PrivateBus:
-    """A dbus-daemon of our own; without a service folder nothing is ever activated on it."""
+    """A dbus-daemon of our own."""
 
     def __init__(self, runtime, env, services=None):
         path = pathlib.Path(runtime) / "bus"
         config = pathlib.Path(runtime) / "bus.conf"
-        config.write_text(
-            _CONFIG.format(socket=path, services=f"<servicedir>{services}</servicedir>" if services else "")
-        )
         self.address = f"unix:path={path}"
+        config.write_text(configuration(self.address, services))
         argv = [required("dbus-daemon"), f"--config-file={config}", "--nofork", "--nopidfile"]
         self.process = Process(argv, log=pathlib.Path(runtime) / "bus.log", env=env)
         self.process.ready("the bus", lambda: _listens(path), 10)
