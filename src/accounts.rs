@@ -183,7 +183,7 @@ impl Accounts {
         current: &mut Current,
     ) -> Account {
         let oauth = match &config.source {
-            Source::OAuth(oauth) => Some(Arc::new(oauth.as_ref().clone())),
+            Source::OAuth(oauth) => Some(Arc::clone(oauth)),
             Source::Personal => None,
         };
         let policy = Policy {

@@ -72,12 +72,14 @@ pub async fn run(
     let runtime = dirs.runtime.clone();
     let access = Arc::new(Access::new(clock.clone(), &dirs.state));
     let accounts = Arc::new(Accounts::load(dirs, clock.clone(), store, records));
-    let bus = Bus::serve(connection.clone(), Arc::clone(&accounts), Arc::clone(&access), levels).await?;
+    let (bus, unannounced) =
+        Bus::serve(connection.clone(), Arc::clone(&accounts), Arc::clone(&access), levels).await?;
     let losses = fdo::DBusProxy::new(&connection).await?.receive_name_lost_with_args(&[(0, bus::NAME)]).await;
     let mut losses = losses?;
     let system = system.shared();
     look_at_the_screen(system.clone(), &bus, &accounts).await;
     own_name(&connection).await?;
+    bus.announce(unannounced);
     let direct = runtime.and_then(|folder| Direct::open(&folder, &bus));
     let mut states = bus.states();
     let mut status = accounts.summary();

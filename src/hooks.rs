@@ -8,16 +8,17 @@ use tokio::process::Command;
 
 use crate::accounts::Account;
 use crate::clock::Clock;
+use crate::session::AccountState;
 
 /// A hook is ended after this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the account's command at each change of its state, until its session ends. While one runs, changes
-/// add up: the next run tells from where to where all of them led.
-pub(crate) async fn follow(account: Arc<Account>, clock: Clock) {
+/// add up: the next run tells from where to where all of them led. The first change is one from `before`.
+pub(crate) async fn follow(account: Arc<Account>, mut before: AccountState, clock: Clock) {
     let Some((program, arguments)) = account.config.on_change.split_first() else { return };
     let mut watch = account.session.watch();
-    let mut before = watch.borrow_and_update().view.state;
+    watch.mark_changed();
     while watch.changed().await.is_ok() {
         let view = watch.borrow_and_update().view.clone();
         if view.state == before {

@@ -10,7 +10,7 @@ use zbus::zvariant::{OwnedObjectPath, Value};
 use super::error::Error;
 use super::notifications::Told;
 use super::peer::Door;
-use super::{ACCOUNT_INTERFACE, Bus, login_path, no_path};
+use super::{ACCOUNT_INTERFACE, Bus, Unannounced, login_path, no_path};
 use crate::access::log::Event;
 use crate::accounts::Account as Configured;
 use crate::clock::{BootTime, Now};
@@ -28,7 +28,7 @@ impl Account {
     }
 
     fn published(&self) -> Published {
-        self.account.session.watch().borrow().clone()
+        self.account.session.published()
     }
 
     fn seconds(&self, deadline: Option<BootTime>) -> u64 {
@@ -166,15 +166,17 @@ impl Account {
 }
 
 /// Announces every change of the account as one `PropertiesChanged` with all that changed, until
-/// its session ends.
-pub(super) async fn announce(bus: Arc<Bus>, account: Arc<Configured>, path: OwnedObjectPath) {
-    let mut watch = account.session.watch();
-    let mut announced = watch.borrow_and_update().clone();
+/// its session ends. What it does rarely is boxed, for each account has such a task.
+pub(super) async fn announce(bus: Arc<Bus>, mut new: Unannounced) {
+    let session = &new.account.session;
+    let mut watch = session.watch();
+    // It may have changed since it was shown.
+    watch.mark_changed();
     let mut told = None;
     loop {
-        let needed = need(&announced);
+        let needed = need(&new.shown);
         if needed != told {
-            bus.notifier.tell(&account.config.name, needed.clone());
+            bus.notifier.tell(&new.account.config.name, needed.clone());
             told = needed;
         }
         if watch.changed().await.is_err() {
@@ -183,28 +185,27 @@ pub(super) async fn announce(bus: Arc<Bus>, account: Arc<Configured>, path: Owne
         let current = watch.borrow_and_update().clone();
         if let Some(attempt) = &current.login {
             // Whoever follows LoginAttempt must find the object.
-            if let Err(error) = bus.serve_login(attempt).await {
+            if let Err(error) = Box::pin(bus.serve_login(attempt)).await {
                 tracing::error!(%error, "cannot serve a login object");
             }
         }
-        let now = bus.clock().now();
-        let old = properties(&announced, &now);
-        let changed: HashMap<&str, Value<'_>> = properties(&current, &now)
-            .into_iter()
-            .zip(old)
-            .filter(|(new, old)| new != old)
-            .map(|(new, _)| new)
-            .collect();
-        announced = current;
+        let changed = changes(&new.shown, &current, &bus.clock().now());
+        new.shown = current;
         if changed.is_empty() {
             continue;
         }
         if let Some(Value::Str(state)) = changed.get("State") {
-            tracing::info!(account = %account.config.name, state = state.as_str(), reason = announced.view.reason, "account state");
+            let (account, reason) = (&new.account.config.name, new.shown.view.reason);
+            tracing::info!(%account, state = state.as_str(), reason, "account state");
         }
         bus.note_state();
-        bus.emit_changed(&path, ACCOUNT_INTERFACE, changed).await;
+        Box::pin(bus.emit_changed(&new.path, ACCOUNT_INTERFACE, changed)).await;
     }
+}
+
+fn changes(old: &Published, new: &Published, now: &Now) -> HashMap<&'static str, Value<'static>> {
+    let (old, new) = (properties(old, now), properties(new, now));
+    new.into_iter().zip(old).filter(|(new, old)| new != old).map(|(new, _)| new).collect()
 }
 
 /// What the user should be told; nothing while they are about to mend it.

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::hooks;
 use crate::logging::Levels;
 use crate::login::Attempt;
-use crate::session::Bucket;
+use crate::session::{Bucket, Published};
 use notifications::Notifier;
 
 mod access;
@@ -72,8 +72,17 @@ struct Served {
     hook: Option<AbortHandle>,
 }
 
+/// An account whose object is served, and whose changes are not announced yet.
+pub struct Unannounced {
+    account: Arc<Configured>,
+    path: OwnedObjectPath,
+    /// What its object has shown, or something older.
+    shown: Published,
+}
+
 impl Bus {
-    /// Serves all objects; the name is not requested yet.
+    /// Serves all objects; the name is not requested yet. The changes of the accounts are to be announced after
+    /// that: with a thousand of them, the bus has their messages to read before it comes to the name otherwise.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -82,7 +91,7 @@ impl Bus {
         accounts: Arc<Accounts>,
         access: Arc<Access>,
         levels: Levels,
-    ) -> zbus::Result<Arc<Self>> {
+    ) -> zbus::Result<(Arc<Self>, Vec<Unannounced>)> {
         let clock = accounts.clock().clone();
         let gate = Gate::new(&connection, access, clock.clone()).await?;
         let bus = Arc::new_cyclic(|bus| Self {
@@ -100,10 +109,10 @@ impl Bus {
         let server = bus.connection.object_server();
         server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
         server.at(LOG_CONTROL_PATH, LogControl::new(Arc::clone(&bus), levels)).await?;
-        bus.serve_accounts().await?;
+        let new = bus.serve_accounts().await?;
         server.at(ROOT_PATH, access::Access::new(Arc::clone(&bus))).await?;
         server.at(ROOT_PATH, broker::Broker::new(Arc::clone(&bus), peer::Door::Bus)).await?;
-        Ok(bus)
+        Ok((bus, new))
     }
 
     /// Reads the configuration again and serves what it says.
@@ -130,7 +139,8 @@ impl Bus {
         let old_default = self.accounts.default_account();
         let changed = self.accounts.reload().await.map_err(Error::invalid_configuration)?;
         tracing::info!(changed, "configuration read");
-        self.serve_accounts().await?;
+        let new = self.serve_accounts().await?;
+        self.announce(new);
         if self.accounts.default_account() != old_default {
             let root = self.connection.object_server().interface::<_, broker::Broker>(ROOT_PATH).await?;
             root.get().await.default_account_changed(root.signal_emitter()).await?;
@@ -153,8 +163,8 @@ impl Bus {
         }
     }
 
-    /// Brings the account objects in line with the configured accounts.
-    async fn serve_accounts(self: &Arc<Self>) -> zbus::Result<()> {
+    /// Brings the account objects in line with the configured accounts; those that are new.
+    async fn serve_accounts(self: &Arc<Self>) -> zbus::Result<Vec<Unannounced>> {
         let configured = self.accounts.list();
         let gone: Vec<AccountName> = {
             let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,23 +183,32 @@ impl Bus {
             }
             self.connection.object_server().remove::<account::Account, _>(account_path(&name)?).await?;
         }
+        let mut new = Vec::new();
         for account in configured {
-            let name = account.config.name.clone();
-            if self.served.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name) {
+            let name = &account.config.name;
+            if self.served.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name) {
                 continue;
             }
-            let path = account_path(&name)?;
+            let path = account_path(name)?;
+            let shown = account.session.published();
             let object = account::Account::new(Arc::clone(self), Arc::clone(&account));
             self.connection.object_server().at(&path, object).await?;
-            let announcer =
-                tokio::spawn(account::announce(Arc::clone(self), Arc::clone(&account), path)).abort_handle();
-            let hook = (!account.config.on_change.is_empty()).then(|| {
-                tokio::spawn(hooks::follow(Arc::clone(&account), self.clock().clone())).abort_handle()
-            });
-            let served = Served { account, announcer, hook };
-            self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(name, served);
+            new.push(Unannounced { account, path, shown });
         }
-        Ok(())
+        Ok(new)
+    }
+
+    /// From now on, the changes of these accounts are told.
+    pub fn announce(self: &Arc<Self>, new: Vec<Unannounced>) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        for new in new {
+            let (account, before) = (Arc::clone(&new.account), new.shown.view.state);
+            let announcer = tokio::spawn(account::announce(Arc::clone(self), new)).abort_handle();
+            let hook = (!account.config.on_change.is_empty()).then(|| {
+                tokio::spawn(hooks::follow(Arc::clone(&account), before, self.clock().clone())).abort_handle()
+            });
+            served.insert(account.config.name.clone(), Served { account, announcer, hook });
+        }
     }
 
     /// Serves an attempt's object, once.

@@ -164,7 +164,7 @@ pub(super) fn read<'a>(
         (None, Endpoints::Explicit(explicit)) => explicit.token.origin().ascii_serialization(),
         (None, Endpoints::Discovered(discovered)) => discovered.issuer.to_string(),
     };
-    let source = Source::OAuth(Box::new(oauth));
+    let source = Source::OAuth(Arc::new(oauth));
     Ok(Arc::new(AccountConfig { name, provider, issuer, api_origins, on_change, rules, source }))
 }
 

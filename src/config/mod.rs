@@ -59,7 +59,7 @@ pub struct AccountConfig {
 /// Where an account's tokens come from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
-    OAuth(Box<OAuthConfig>),
+    OAuth(Arc<OAuthConfig>),
     /// A personal token, set with `bearerctl set-token`.
     Personal,
 }

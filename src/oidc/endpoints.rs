@@ -52,7 +52,7 @@ pub(super) struct Resolver {
     http: Arc<Http>,
     clock: Clock,
     /// One fetch at a time.
-    metadata: Mutex<Option<Known>>,
+    metadata: Mutex<Option<Box<Known>>>,
     keys: Mutex<Option<Keys>>,
 }
 
@@ -156,10 +156,10 @@ impl Resolver {
         let mut known = self.metadata.lock().await;
         let now = self.clock.now().boot;
         let serves = |known: &&Known| !known.doubtful && now.since(known.fetched) < METADATA_LIFE;
-        if let Some(known) = known.as_ref().filter(serves) {
+        if let Some(known) = known.as_deref().filter(serves) {
             return Ok(known.metadata.clone());
         }
-        let fetched = self.fetch(issuer, known.as_ref()).await;
+        let fetched = self.fetch(issuer, known.as_deref()).await;
         match (fetched, known.as_mut()) {
             (Ok(None), Some(known)) => {
                 known.fetched = now;
@@ -178,7 +178,8 @@ impl Resolver {
                 Ok(old.metadata.clone())
             }
             (Ok(Some((metadata, etag))), _) => {
-                *known = Some(Known { metadata: metadata.clone(), etag, fetched: now, doubtful: false });
+                *known =
+                    Some(Box::new(Known { metadata: metadata.clone(), etag, fetched: now, doubtful: false }));
                 Ok(metadata)
             }
             // A provider that restarts answers nonsense for a while: what was true still is.

@@ -160,6 +160,11 @@ impl SessionHandle {
     }
 
     #[must_use]
+    pub fn published(&self) -> Published {
+        self.published.borrow().clone()
+    }
+
+    #[must_use]
     pub fn watch(&self) -> watch::Receiver<Published> {
         self.published.clone()
     }
