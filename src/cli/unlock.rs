@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use zbus::{MatchRule, MessageStream};
-
 use super::broker::Broker;
 use super::failure::Failure;
 use super::output::{self, Spinner};
-use crate::bus::NAME;
+use super::watch::{Followed, Seen};
 
 const WAITING: &str = "answer the keyring's prompt (Ctrl-C stops waiting)";
 const DISMISSED: &str = "unlock-dismissed";
@@ -18,13 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Shows the keyring's prompt and waits for the end.
 pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
     // Before the call, so that no change is missed.
-    let rule = MatchRule::builder()
-        .msg_type(zbus::message::Type::Signal)
-        .sender(NAME)?
-        .interface("org.freedesktop.DBus.Properties")?
-        .member("PropertiesChanged")?
-        .build();
-    let mut changes = MessageStream::for_match_rule(rule, broker.root.inner().connection(), None).await?;
+    let mut followed = Followed::start(broker).await?;
     if locked(broker).await?.is_empty() {
         output::note("the keyring is not locked");
         return Ok(());
@@ -37,9 +28,7 @@ pub(super) async fn unlock(broker: &Broker) -> Result<(), Failure> {
     let spinner = Spinner::start(WAITING);
     let unlocked = tokio::time::timeout(PATIENCE, async {
         while !locked(broker).await?.is_empty() {
-            if changes.next().await.is_none() {
-                return Err(Failure::failed(super::watch::BUS_ENDED));
-            }
+            while !matches!(followed.next().await?, Seen::Signal(_)) {}
             // Looked for only after a change: the end of an earlier prompt may still stand there.
             if let Some(text) = dismissed(broker).await? {
                 return Err(Failure::store(format!("StoreLocked: {text}")));

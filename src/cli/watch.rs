@@ -7,7 +7,9 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
-use zbus::fdo::{DBusProxy, NameOwnerChangedStream};
+use zbus::fdo::{DBusProxy, NameOwnerChanged};
+use zbus::message::Type;
+use zbus::names::OwnedUniqueName;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 use zbus::{MatchRule, Message, MessageStream};
 
@@ -18,7 +20,9 @@ use super::status;
 use crate::bus::{ACCOUNT_INTERFACE, NAME, ROOT_PATH};
 use crate::clock::Clock;
 
-pub(super) const BUS_ENDED: &str = "the session bus ended; run it again in a new session";
+const BUS_ENDED: &str = "the session bus ended; run it again in a new session";
+/// What the bus calls itself as a sender.
+const BUS: &str = "org.freedesktop.DBus";
 const ENDED: &str = "bearerd has ended; waiting for its next start, which any call brings: bearerctl status";
 /// How often the times in the table move.
 const TICK: Duration = Duration::from_secs(1);
@@ -166,41 +170,62 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
 }
 
 /// The daemon's signals, its end and its starts.
-struct Followed {
-    signals: MessageStream,
-    owners: NameOwnerChangedStream,
+///
+/// **Invariant:** only who owns the daemon's name is believed, and only the bus says who that is. Every program can send
+/// us a signal that looks like theirs: to one connection alone the bus delivers it whatever the match rule says.
+pub(super) struct Followed {
+    /// All in one stream, in the order of the bus: what a daemon says comes between its start and its end.
+    messages: MessageStream,
+    owner: Option<OwnedUniqueName>,
 }
 
-enum Seen {
+pub(super) enum Seen {
     Signal(Message),
     Started,
     Ended,
 }
 
 impl Followed {
-    async fn start(broker: &Broker) -> Result<Self, Failure> {
+    pub(super) async fn start(broker: &Broker) -> Result<Self, Failure> {
         let connection = broker.root.inner().connection();
-        let rule = MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME)?;
-        let rule = rule.path_namespace(ROOT_PATH)?.build();
         let bus = DBusProxy::new(connection).await?;
-        Ok(Self {
-            signals: MessageStream::for_match_rule(rule, connection, None).await?,
-            owners: bus.receive_name_owner_changed_with_args(&[(0, NAME)]).await?,
-        })
+        let signal = || MatchRule::builder().msg_type(Type::Signal);
+        let owners = signal().sender(BUS)?.interface(BUS)?.member("NameOwnerChanged")?.arg(0, NAME)?;
+        let rules = [signal().sender(NAME)?.path_namespace(ROOT_PATH)?, owners];
+        // Before the look at the owner, so that no change is missed.
+        let messages = MessageStream::from(connection);
+        for rule in rules {
+            bus.add_match_rule(rule.build()).await.map_err(zbus::Error::from)?;
+        }
+        // An error: nobody.
+        let owner = bus.get_name_owner(NAME.try_into().map_err(zbus::Error::from)?).await.ok();
+        Ok(Self { messages, owner })
     }
 
-    async fn next(&mut self) -> Result<Seen, Failure> {
-        let bus_ended = || Failure::failed(BUS_ENDED);
-        tokio::select! {
-            signal = self.signals.next() => match signal {
-                Some(Ok(message)) => Ok(Seen::Signal(message)),
-                _ => Err(bus_ended()),
-            },
-            change = self.owners.next() => {
-                let change = change.ok_or_else(bus_ended)?;
-                Ok(if change.args()?.new_owner().is_some() { Seen::Started } else { Seen::Ended })
+    pub(super) async fn next(&mut self) -> Result<Seen, Failure> {
+        loop {
+            let Some(Ok(message)) = self.messages.next().await else {
+                return Err(Failure::failed(BUS_ENDED));
+            };
+            if let Some(seen) = self.seen(message) {
+                return Ok(seen);
             }
         }
+    }
+
+    /// What a message says; `None` if it is not its sender's to say, or nothing to follow.
+    fn seen(&mut self, message: Message) -> Option<Seen> {
+        if message.message_type() != Type::Signal {
+            return None;
+        }
+        let sender = message.header().sender()?.to_owned();
+        if sender == BUS {
+            let change = NameOwnerChanged::from_message(message)?;
+            let change = change.args().ok().filter(|change| change.name() == NAME)?;
+            self.owner = change.new_owner().as_ref().map(|owner| owner.to_owned().into());
+            return Some(if self.owner.is_some() { Seen::Started } else { Seen::Ended });
+        }
+        self.owner.as_ref().is_some_and(|owner| *owner == sender).then_some(Seen::Signal(message))
     }
 }
 

@@ -47,6 +47,19 @@ async fn each_change_of_a_state_is_a_sentence() {
     assert!(line.ends_with("run: bearerctl login work"), "{line}");
 }
 
+/// Any program can send what looks like the daemon's signals to one connection.
+#[tokio::test]
+async fn what_another_program_says_of_an_account_is_not_shown() {
+    let desk = Desk::logged_in().await;
+    let (_child, mut lines) = follow(&desk, &["monitor"], "following the accounts").await;
+
+    desk.pretend_change("work", "expired").await;
+    desk.broker.logout("work").await.unwrap();
+
+    let line = next(&mut lines).await;
+    assert!(line.contains("  work: ready -> logged-out: "), "{line}");
+}
+
 /// Without a terminal there is a table for each change, and no control characters.
 #[tokio::test]
 async fn a_followed_status_is_told_again_when_it_changes() {
