@@ -1,9 +1,10 @@
 //! A login attempt's object, `org.bearerd.Broker1.Login`.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use zbus::interface;
 use zbus::message::Header;
 use zbus::zvariant::{OwnedObjectPath, Value};
@@ -12,12 +13,37 @@ use super::gate::Permit;
 use super::peer::Door;
 use super::{Bus, Error, LOGIN_INTERFACE};
 use crate::access::log::Event;
+use crate::account::AccountName;
 use crate::login::{Attempt, AttemptView};
 
 /// The longest that one `Wait` lasts; callers give up after 25 s.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// How long an attempt stays readable after its end.
 const KEPT: Duration = Duration::from_secs(600);
+/// How many ended attempts of an account stay readable: no caller can fill the memory.
+const MOST_KEPT: usize = 10;
+
+/// The ended attempts that stay readable for now, by account and oldest first; one whose end of the channel is
+/// dropped does not any more.
+#[derive(Default)]
+pub(super) struct Ended(Mutex<BTreeMap<AccountName, VecDeque<oneshot::Sender<()>>>>);
+
+impl Ended {
+    /// Ends when later attempts have taken the place of this one.
+    async fn displaced(&self, account: &AccountName) {
+        let (place, displaced) = oneshot::channel();
+        {
+            let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = ended.entry(account.clone()).or_default();
+            places.push_back(place);
+            if places.len() > MOST_KEPT {
+                places.pop_front();
+            }
+        }
+        // Nothing is ever sent.
+        let _ = displaced.await;
+    }
+}
 
 pub(super) struct Login {
     bus: Arc<Bus>,
@@ -35,7 +61,7 @@ impl Login {
     }
 }
 
-/// One login attempt. It stays readable for 10 minutes after its end.
+/// One login attempt. It stays readable for 10 minutes after its end, unless 10 later ones of its account have ended.
 ///
 /// State is one of pending, succeeded, cancelled, denied, failed, expired.
 #[interface(name = "org.bearerd.Broker1.Login", introspection_docs = true)]
@@ -140,7 +166,7 @@ impl Login {
     }
 }
 
-/// Announces what changes until the end, and takes the object away ten minutes later.
+/// Announces what changes until the end, and takes the object away ten minutes later, or ten attempts.
 pub(super) async fn announce(bus: Arc<Bus>, attempt: Arc<Attempt>, path: OwnedObjectPath) {
     let mut views = attempt.subscribe();
     let mut before = views.borrow_and_update().clone();
@@ -152,7 +178,10 @@ pub(super) async fn announce(bus: Arc<Bus>, attempt: Arc<Attempt>, path: OwnedOb
         bus.emit_changed(&path, LOGIN_INTERFACE, changed).await;
         before = after;
     }
-    bus.clock().sleep(KEPT).await;
+    tokio::select! {
+        () = bus.clock().sleep(KEPT) => {}
+        () = bus.ended_logins.displaced(&attempt.account) => {}
+    }
     bus.drop_login(&attempt.id, &path).await;
 }
 

@@ -55,6 +55,7 @@ pub struct Bus {
     gate: Gate,
     served: Mutex<BTreeMap<AccountName, Served>>,
     logins: Mutex<HashSet<String>>,
+    ended_logins: login::Ended,
     in_flight: peer::InFlight,
     /// How many browsers may still be opened, by account.
     browsers: Mutex<BTreeMap<AccountName, Bucket>>,
@@ -101,6 +102,7 @@ impl Bus {
             gate,
             served: Mutex::default(),
             logins: Mutex::default(),
+            ended_logins: login::Ended::default(),
             in_flight: peer::InFlight::default(),
             browsers: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),

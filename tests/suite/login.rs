@@ -7,11 +7,13 @@ use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bearerd::bus::{NAME, ROOT_PATH};
 use bearerd::sandbox::provider::{Fault, Settings};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
+use zbus::fdo::ObjectManagerProxy;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
 use crate::support::browser::{Browser, parameter, raw};
@@ -391,6 +393,31 @@ async fn a_cancelled_login_closes_its_port_and_forgets_its_url() {
     assert!(eventually(async || !listening(&address).await).await);
     login.cancel().await.unwrap();
     assert_eq!(login.wait(0).await.unwrap(), "cancelled");
+}
+
+/// Q7: a program that begins and cancels logins fills nothing; the latest stay readable.
+#[tokio::test]
+async fn of_ended_logins_the_latest_are_kept() {
+    let desk = Desk::start().await;
+    let mut logins = Vec::new();
+    for _ in 0..12 {
+        let (login, _) = desk.start_login("work").await;
+        login.cancel().await.unwrap();
+        logins.push(login);
+    }
+    let builder = ObjectManagerProxy::builder(&desk.connection).destination(NAME).unwrap();
+    let manager = builder.path(ROOT_PATH).unwrap().build().await.unwrap();
+    let kept = async || {
+        let objects = manager.get_managed_objects().await.unwrap();
+        let kept = logins
+            .iter()
+            .map(|login| objects.contains_key(&OwnedObjectPath::from(login.inner().path().to_owned())));
+        kept.collect::<Vec<_>>()
+    };
+
+    let wanted = [vec![false; 2], vec![true; 10]].concat();
+    assert!(eventually(async || kept().await == wanted).await, "{:?}", kept().await);
+    assert_eq!(logins.last().unwrap().wait(0).await.unwrap(), "cancelled");
 }
 
 /// B1: nobody but this machine can reach the listener.
