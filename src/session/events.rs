@@ -231,6 +231,7 @@ impl Session {
             asks_again: prompt,
             retry_at: now.boot.after(wait).max(not_before),
             not_before,
+            told: not_before,
             last_attempt: now.boot,
         });
         // Whether it was spent is open until there is an answer.
@@ -306,6 +307,7 @@ impl Session {
                 asks_again: false,
                 retry_at,
                 not_before: retry_at,
+                told: retry_at,
                 last_attempt: now.boot,
             });
         }
@@ -413,6 +415,7 @@ fn dead_trouble(in_row: u32, now: &Now) -> Option<Trouble> {
         asks_again: false,
         retry_at: now.boot.after(retry),
         not_before: now.boot.after(retry),
+        told: now.boot.after(retry),
         last_attempt: now.boot,
     })
 }

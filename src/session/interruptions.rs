@@ -79,6 +79,7 @@ impl Session {
                 asks_again: false,
                 retry_at: attempted.after(wait).max(not_before),
                 not_before,
+                told: not_before,
                 last_attempt: attempted,
             });
         }
@@ -171,6 +172,9 @@ impl Session {
 
     /// Another session of the same issuer got an answer.
     pub(super) fn provider_returned(&mut self, now: &Now) -> Vec<Effect> {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.not_before = trouble.told;
+        }
         self.retry_soon(now);
         self.settle(now)
     }
@@ -191,6 +195,7 @@ impl Session {
             asks_again: false,
             retry_at: postponed.until,
             not_before: postponed.not_before,
+            told: BootTime::default(),
             last_attempt: postponed.last_attempt,
         });
         trouble.retry_at = trouble.retry_at.max(postponed.until);

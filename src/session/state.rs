@@ -186,6 +186,8 @@ pub(super) struct Trouble {
     pub(super) retry_at: BootTime,
     /// `Retry-After`: nobody gets an attempt before this.
     pub(super) not_before: BootTime,
+    /// What of it this session was told itself; the rest ends with the provider's return.
+    pub(super) told: BootTime,
     pub(super) last_attempt: BootTime,
 }
 

@@ -240,10 +240,14 @@ impl Rig {
 
     /// Another session of the issuer has failed in place of the refresh that was on its way.
     fn postpone(&mut self, seconds: u64) {
+        self.postpone_until(seconds, BootTime::default());
+    }
+
+    fn postpone_until(&mut self, seconds: u64, not_before: BootTime) {
         self.in_flight.clear();
         let postponed = Postponed {
             until: self.now.boot.after(secs(seconds)),
-            not_before: BootTime::default(),
+            not_before,
             last_attempt: self.now.boot,
             error: ProviderError::new(Class::Unreachable, "down"),
         };

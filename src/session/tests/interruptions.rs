@@ -214,6 +214,43 @@ fn a_postponed_session_asks_again_for_an_answer_of_its_own_that_was_lost() {
     assert_eq!(rig.token(id), "canary-a2");
 }
 
+/// N17: what another session was told holds for all of them, until the provider answers one.
+#[test]
+fn a_retry_after_of_another_session_ends_with_the_providers_return() {
+    let mut rig = Rig::logged_in();
+    rig.advance(secs(301));
+    rig.get();
+    rig.postpone_until(300, rig.now.boot.after(secs(300)));
+    rig.advance(secs(60));
+    rig.get();
+    assert_eq!(rig.refreshes, 1, "kept");
+
+    let effects = rig.session.provider_returned(&rig.now);
+    rig.take(effects);
+    let id = rig.get();
+
+    assert_eq!(rig.refreshes, 2);
+    rig.succeed(300, 1800);
+    assert_eq!(rig.token(id), "canary-a2");
+}
+
+/// N17: its own it keeps, whoever else is answered.
+#[test]
+fn a_retry_after_of_its_own_outlasts_the_providers_return() {
+    let mut rig = Rig::logged_in();
+    rig.advance(secs(301));
+    rig.get();
+    let busy = ProviderError::new(Class::Unreachable, "busy");
+    rig.finish(Err(ProviderError { retry_after: Some(secs(300)), ..busy }));
+
+    let effects = rig.session.provider_returned(&rig.now);
+    rig.take(effects);
+    rig.advance(secs(60));
+    rig.get();
+
+    assert_eq!(rig.refreshes, 1);
+}
+
 /// A save that waits for its next try is not left to the next process, which may have no keyring either.
 #[test]
 fn a_stop_tries_a_pending_save_once_more() {
