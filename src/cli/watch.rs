@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
+use tokio::sync::mpsc;
 use zbus::fdo::{DBusProxy, NameOwnerChanged};
 use zbus::message::Type;
 use zbus::names::OwnedUniqueName;
@@ -175,7 +176,7 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
 /// us a signal that looks like theirs: to one connection alone the bus delivers it whatever the match rule says.
 pub(super) struct Followed {
     /// All in one stream, in the order of the bus: what a daemon says comes between its start and its end.
-    messages: MessageStream,
+    messages: mpsc::UnboundedReceiver<Message>,
     owner: Option<OwnedUniqueName>,
 }
 
@@ -193,18 +194,27 @@ impl Followed {
         let owners = signal().sender(BUS)?.interface(BUS)?.member("NameOwnerChanged")?.arg(0, NAME)?;
         let rules = [signal().sender(NAME)?.path_namespace(ROOT_PATH)?, owners];
         // Before the look at the owner, so that no change is missed.
-        let messages = MessageStream::from(connection);
+        let mut messages = MessageStream::from(connection);
         for rule in rules {
             bus.add_match_rule(rule.build()).await.map_err(zbus::Error::from)?;
         }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        // A full queue would hold up the replies to our own calls.
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = messages.next().await {
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
         // An error: nobody.
         let owner = bus.get_name_owner(NAME.try_into().map_err(zbus::Error::from)?).await.ok();
-        Ok(Self { messages, owner })
+        Ok(Self { messages: receiver, owner })
     }
 
     pub(super) async fn next(&mut self) -> Result<Seen, Failure> {
         loop {
-            let Some(Ok(message)) = self.messages.next().await else {
+            let Some(message) = self.messages.recv().await else {
                 return Err(Failure::failed(BUS_ENDED));
             };
             if let Some(seen) = self.seen(message) {
