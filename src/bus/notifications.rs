@@ -25,8 +25,13 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// For the keyring, which a desktop may unlock a while after the session's start.
 const SETTLE_KEYRING: Duration = Duration::from_secs(30);
 
+/// A server that takes longer is none. Nobody reads its signals meanwhile, and once they are too many nothing else is
+/// read from the bus, the answer that we wait for neither.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
+
 const SERVER: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
+const SILENT: &str = "the notification server does not answer";
 const LOG_IN: &str = "login";
 const UNLOCK: &str = "unlock";
 /// A click on the notification itself.
@@ -196,14 +201,17 @@ impl Desk {
         let (summary, actions) = words(subject.as_ref(), card.told.need);
         let body = escaped(&card.told.message);
         let text = Text { summary: &summary, body: &body, actions, urgency: 1, lifetime: -1 };
-        card.id = Some(server.notify(card.id.unwrap_or_default(), &text).await?);
+        let shown = in_time(&self.clock, server.notify(card.id.unwrap_or_default(), &text)).await;
+        card.id = Some(shown.unwrap_or(Err(zbus::Error::Failure(SILENT.to_owned())))?);
         Ok(())
     }
 
-    async fn withdraw(&self, id: Option<u32>) {
+    async fn withdraw(&mut self, id: Option<u32>) {
         if let (Some(id), Some(server)) = (id, &self.server) {
-            // The user, or the server's end, may have been faster.
-            let _ = server.proxy.close_notification(id).await;
+            // That it fails is fine: the user, or the server's end, may have been faster.
+            if in_time(&self.clock, server.proxy.close_notification(id)).await.is_none() {
+                self.server = None;
+            }
         }
     }
 
@@ -220,7 +228,7 @@ impl Desk {
                 let (activation, subject) = (card.activation.take(), subject.clone());
                 match (subject, card.told.need, key.as_str()) {
                     (Some(account), Need::LogIn | Need::LogInSoon, LOG_IN | DEFAULT) => {
-                        self.log_in(&account, activation).await;
+                        self.log_in(account, activation);
                     }
                     (None, _, UNLOCK | DEFAULT) => {
                         if let Some(bus) = self.bus.upgrade() {
@@ -233,11 +241,14 @@ impl Desk {
         }
     }
 
-    async fn log_in(&self, account: &AccountName, activation: Option<String>) {
+    /// A task: the provider may take its time, and the server's signals are to be read meanwhile.
+    fn log_in(&self, account: AccountName, activation: Option<String>) {
         let Some(bus) = self.bus.upgrade() else { return };
-        if let Err(error) = bus.log_in(account, activation).await {
-            tracing::warn!(%account, %error, "no login was started");
-        }
+        tokio::spawn(async move {
+            if let Err(error) = bus.log_in(&account, activation).await {
+                tracing::warn!(%account, %error, "no login was started");
+            }
+        });
     }
 }
 
@@ -306,6 +317,15 @@ pub(super) async fn next(server: &mut Option<Server>) -> Option<Event> {
         if let Some(event) = event(&message).filter(|_| server.said(&message)) {
             return Some(event);
         }
+    }
+}
+
+/// What the server answers; `None` if it takes too long.
+pub(super) async fn in_time<T>(clock: &Clock, answer: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = clock.sleep(SERVER_TIMEOUT) => None,
     }
 }
 

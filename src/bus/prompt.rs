@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use zbus::Connection;
 
-use super::notifications::{Event, Server, Text, escaped, next};
+use super::notifications::{Event, Server, Text, escaped, in_time, next};
 use crate::access::caller::Caller;
 use crate::access::consent::Answer;
 use crate::account::AccountName;
 use crate::clock::Clock;
 
-/// A server that takes longer is none.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a question stays; the calls that wait for it give up earlier, and may come back.
 const LIFETIME: Duration = Duration::from_secs(120);
 
@@ -27,11 +25,7 @@ pub(super) async fn ask(
     caller: &Caller,
     always: bool,
 ) -> Answer {
-    let shown = tokio::select! {
-        biased;
-        shown = show(connection, account, caller, always) => shown,
-        () = clock.sleep(SERVER_TIMEOUT) => Ok(None),
-    };
+    let shown = in_time(clock, show(connection, account, caller, always)).await.unwrap_or(Ok(None));
     let (server, id) = match shown {
         Ok(Some(shown)) => shown,
         Ok(None) => return Answer::NobodyToAsk,
@@ -47,7 +41,7 @@ pub(super) async fn ask(
         () = clock.sleep(LIFETIME) => Answer::Unanswered,
     };
     // The user, or the server's end, may have been faster.
-    let _ = proxy.close_notification(id).await;
+    let _ = in_time(clock, proxy.close_notification(id)).await;
     answer
 }
 

@@ -3,14 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use bearerd::bus::NAME;
 use bearerd::sandbox::provider::Settings;
+use futures_util::StreamExt as _;
+use zbus::MessageStream;
+use zbus::fdo::{DBusProxy, RequestNameFlags};
 
 use crate::support::browser::Browser;
 use crate::support::desk::{Desk, eventually, file_with};
 use crate::support::desktop::{NotificationServer, Portal, pretend};
 use crate::support::keyring::Fake;
+
+const NOTIFICATIONS: &str = "org.freedesktop.Notifications";
 
 /// A session that the provider has ended is told once, its button logs in through the portal with the click's
 /// own permission to come to the front, and the login withdraws it.
@@ -71,6 +77,37 @@ async fn what_was_closed_is_not_told_again_and_trouble_of_the_network_never() {
     let cards: Vec<String> =
         server.shown.lock().unwrap().open.values().map(|card| card.summary.clone()).collect();
     assert_eq!(cards, ["refused is refused by its provider"]);
+}
+
+/// A notification server that does not answer holds nobody up, whatever another program sends meanwhile: the bus is read on.
+#[tokio::test]
+async fn a_silent_notification_server_holds_nobody_up() {
+    let desk = Desk::logged_in().await;
+    let silent = desk.bus.connect().await;
+    let mut calls = MessageStream::from(&silent);
+    // zbus's own way to a name answers calls for us.
+    let names = DBusProxy::new(&silent).await.unwrap();
+    names.request_name(NOTIFICATIONS.try_into().unwrap(), RequestNameFlags::DoNotQueue.into()).await.unwrap();
+    desk.provider.end_sessions();
+    desk.forced_token("work").await.ok();
+    let caller = loop {
+        let message = calls.next().await.unwrap().unwrap();
+        if message.header().member().is_some_and(|member| member == "Notify") {
+            break message.header().sender().unwrap().to_string();
+        }
+    };
+
+    let stranger = desk.bus.connect().await;
+    for id in 0..200_u32 {
+        let (path, body) = ("/org/freedesktop/Notifications", (id, "login"));
+        stranger
+            .emit_signal(Some(caller.as_str()), path, NOTIFICATIONS, "ActionInvoked", &body)
+            .await
+            .unwrap();
+    }
+
+    let answer = tokio::time::timeout(Duration::from_secs(25), desk.broker.list_accounts()).await;
+    assert!(answer.is_ok_and(|answer| answer.is_ok()), "{}", desk.log());
 }
 
 /// N20 and the contract's promise about secrets: a hook gets the state and no token, and a slow one is ended.
