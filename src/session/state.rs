@@ -355,6 +355,8 @@ impl Session {
         Heirloom {
             issuer: self.policy.issuer,
             client_id: self.policy.client_id,
+            client_secret: self.client_secret,
+            personal: self.personal,
             live: self.live,
             ended: self.ended,
             sync: self.sync,
@@ -362,10 +364,15 @@ impl Session {
         }
     }
 
-    /// Takes over its predecessor's session, if it is the same client's.
+    /// Takes over its predecessor's session and secrets, if they are the same client's. What the store says of
+    /// the secrets later is as new at least.
     pub(super) fn inherit(&mut self, heirloom: Heirloom) {
+        if heirloom.issuer == self.policy.issuer {
+            self.personal = heirloom.personal;
+        }
         let bound = heirloom.live.as_ref().is_none_or(|live| live.key.is_some() == self.policy.dpop);
         if heirloom.issuer == self.policy.issuer && heirloom.client_id == self.policy.client_id && bound {
+            self.client_secret = heirloom.client_secret;
             // What narrower tokens there may be is for the new configuration to say.
             self.live = heirloom.live.map(|live| Live { narrow: NarrowTokens::default(), ..live });
             self.ended = heirloom.ended;
@@ -412,6 +419,8 @@ impl Session {
 pub struct Heirloom {
     issuer: String,
     client_id: String,
+    client_secret: Option<ClientSecret>,
+    personal: Option<PersonalToken>,
     live: Option<Live>,
     ended: Option<Ended>,
     sync: Sync,

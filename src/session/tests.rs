@@ -1155,6 +1155,40 @@ fn a_changed_configuration_keeps_an_unsaved_session() {
     assert_eq!(heir.writes.last().unwrap().1.as_ref().unwrap().refresh_token.expose(), "canary-r2");
 }
 
+#[test]
+fn a_changed_configuration_keeps_the_secrets_of_a_keyring_that_was_locked_since() {
+    let heirloom = Rig::logged_in().session.into_heirloom();
+    let mut heir = Rig::new(Policy { min_validity: Some(secs(60)), ..policy() });
+    heir.session.inherit(heirloom);
+    heir.load(Err(StoreError::Locked));
+    heir.wait(1080);
+    assert_eq!(heir.refreshes, 1);
+    let secret = heir.in_flight.last().unwrap().client_secret.clone().unwrap();
+    assert_eq!(secret.expose(), "canary-secret");
+
+    let personal = Policy { personal: true, stored_secret: false, client_id: String::new(), ..policy() };
+    let mut rig = Rig::new(personal.clone());
+    rig.load(Ok(Loaded { personal_token: PersonalToken::parse("canary-p").ok(), ..Loaded::default() }));
+    let mut heir = Rig::new(personal);
+    heir.session.inherit(rig.session.into_heirloom());
+    heir.load(Err(StoreError::Locked));
+    let id = heir.get();
+    assert_eq!(heir.token(id), "canary-p");
+}
+
+#[test]
+fn a_changed_client_or_issuer_inherits_no_secret() {
+    let heirloom = || Rig::logged_in().session.into_heirloom();
+    for policy in [
+        Policy { client_id: "other".into(), ..policy() },
+        Policy { issuer: "https://other.example".into(), ..policy() },
+    ] {
+        let mut heir = Rig::new(policy);
+        heir.session.inherit(heirloom());
+        assert!(heir.session.client_secret.is_none() && heir.session.live.is_none());
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Suspending,
