@@ -34,7 +34,8 @@ impl Session {
                     Some(record) if leaving => effects.extend(self.leave(record)),
                     Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
                     Some(record) if self.sync.pending() => self.reconcile(&record, now),
-                    _ => {}
+                    // It may be another store than the one that it was saved to.
+                    stored => self.save_if_older(stored.as_ref()),
                 }
             }
             // What was seen may be over already.
@@ -151,10 +152,15 @@ impl Session {
             }
             return;
         }
+        self.save_if_older(loaded.session.as_ref());
+    }
+
+    /// What is saved is saved again where it is missing.
+    fn save_if_older(&mut self, stored: Option<&SessionRecord>) {
         let renewable = self.live.as_ref().is_some_and(Live::renewable);
-        let older = loaded.session.is_none_or(|record| record.sequence < self.sync.done);
+        let older = stored.is_none_or(|record| record.sequence < self.sync.done);
         if renewable && older && !self.sync.pending() {
-            tracing::warn!(account = %self.policy.account, "the keyring has lost the session; saving it again");
+            tracing::warn!(account = %self.policy.account, "the store does not have the session; saving it again");
             self.sync.wanted += 1;
         }
     }

@@ -1177,6 +1177,18 @@ fn a_changed_configuration_keeps_the_secrets_of_a_keyring_that_was_locked_since(
 }
 
 #[test]
+fn a_changed_store_gets_the_session_and_an_unchanged_one_nothing() {
+    for (loaded, writes) in [(secret_only(), 1), (stored("canary-r0", 0), 1), (stored("canary-r1", 1), 0)] {
+        let mut heir = Rig::new(policy());
+        heir.session.inherit(Rig::logged_in().session.into_heirloom());
+        heir.load(Ok(loaded));
+        assert_eq!(heir.writes.len(), writes);
+        let saved = heir.writes.iter().all(|(sequence, record)| *sequence == 2 && record.is_some());
+        assert!(saved && !heir.session.sync.pending());
+    }
+}
+
+#[test]
 fn a_changed_client_or_issuer_inherits_no_secret() {
     let heirloom = || Rig::logged_in().session.into_heirloom();
     for policy in [
