@@ -147,7 +147,7 @@ async fn look_at_the_screen(
     let (known, looked) = oneshot::channel();
     let wanted = accounts.pause_on_lock();
     let waits = *wanted.borrow();
-    tokio::spawn(screen::watch(system, Arc::clone(bus), wanted, known));
+    tokio::spawn(screen::watch(system, Arc::clone(bus), accounts.clock().clone(), wanted, known));
     if waits {
         tokio::select! {
             _ = looked => {}

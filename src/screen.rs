@@ -4,18 +4,23 @@
 //! request only. Nothing here runs but with `pause_on_lock`.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::{oneshot, watch};
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::{OwnedObjectPath, Value};
-use zbus::{Connection, MatchRule, Message, MessageStream};
+use zbus::{Connection, MatchRule, Message, MessageStream, fdo};
 
 use crate::bus::Bus;
+use crate::clock::Clock;
 
 const LOGIND: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
+/// How long after a failure logind is asked again.
+const RETRY: Duration = Duration::from_secs(5);
 
 #[zbus::proxy(
     interface = "org.freedesktop.login1.Manager",
@@ -53,6 +58,7 @@ trait Session {
 pub(crate) async fn watch(
     system: impl Future<Output = zbus::Result<Connection>> + Clone,
     bus: Arc<Bus>,
+    clock: Clock,
     mut wanted: watch::Receiver<bool>,
     known: oneshot::Sender<()>,
 ) {
@@ -61,13 +67,17 @@ pub(crate) async fn watch(
         if wanted.wait_for(|wanted| *wanted).await.is_err() {
             return;
         }
-        let system = system.clone();
-        let follow = async {
-            if let Err(error) = follow(system, &bus, &mut known).await {
-                tracing::warn!(%error, "logind does not tell whether the screen is locked; pause_on_lock has no effect");
+        let (system, bus, clock, known) = (system.clone(), &bus, &clock, &mut known);
+        let follow = async move {
+            let mut told = false;
+            loop {
+                let Err(error) = follow(system.clone(), bus, known, &mut told).await;
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "logind does not tell whether the screen is locked; pause_on_lock has no effect until it does");
+                }
+                *known = None;
+                clock.sleep(RETRY).await;
             }
-            known = None;
-            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = follow => {}
@@ -77,11 +87,13 @@ pub(crate) async fn watch(
     }
 }
 
+/// Goes on until it fails; `told` is whether that was said already.
 async fn follow(
     system: impl Future<Output = zbus::Result<Connection>>,
     bus: &Bus,
     known: &mut Option<oneshot::Sender<()>>,
-) -> zbus::Result<()> {
+    told: &mut bool,
+) -> zbus::Result<Infallible> {
     let connection = system.await?;
     let rule = MatchRule::builder()
         .msg_type(zbus::message::Type::Signal)
@@ -94,8 +106,10 @@ async fn follow(
     loop {
         bus.screen_locked(is_locked(&connection).await?).await;
         *known = None;
+        *told = false;
         loop {
-            let Some(change) = changes.next().await else { return Ok(()) };
+            let gone = || zbus::Error::Failure("the system bus is gone".to_owned());
+            let change = changes.next().await.ok_or_else(gone)?;
             if matters(&change?) {
                 break;
             }
@@ -120,5 +134,9 @@ async fn is_locked(connection: &Connection) -> zbus::Result<bool> {
         return Ok(false);
     }
     let session = SessionProxy::builder(connection).path(session)?.cache_properties(CacheProperties::No);
-    session.build().await?.locked_hint().await
+    match session.build().await?.locked_hint().await {
+        // It has ended since.
+        Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::UnknownObject(_)) => Ok(false),
+        hint => hint,
+    }
 }

@@ -419,6 +419,25 @@ async fn a_locked_screen_pauses_if_configured_and_ends_no_other_pause() {
     desk.token("work").await.unwrap();
 }
 
+/// A logind that restarts is asked again, and a session that it does not know is locked no longer.
+#[tokio::test]
+async fn a_lock_is_heard_of_after_logind_has_failed() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    let logind = Logind::start(&desk.path("system-bus"), false).await;
+    desk.write_config(&format!("pause_on_lock = true\n{}", desk.account("work", "store = \"memory\"")));
+    desk.start_daemon().await;
+    logind.answers(false).await;
+    logind.lock(false).await;
+    assert!(eventually(async || desk.log().contains("pause_on_lock has no effect")).await, "{}", desk.log());
+
+    logind.answers(true).await;
+    logind.lock(true).await;
+    until_paused(&desk, true).await;
+
+    logind.lose_session().await;
+    until_paused(&desk, false).await;
+}
+
 /// Without logind the key has no effect, and the log says so; the daemon starts all the same.
 #[tokio::test]
 async fn a_lock_that_nobody_tells_of_is_none() {

@@ -156,7 +156,7 @@ impl Logind {
         std::os::unix::fs::symlink(system.folder.path().join("bus"), socket).unwrap();
         let connection = system.connect().await;
         let server = connection.object_server();
-        server.at(LOGIND, LogindManager).await.unwrap();
+        server.at(LOGIND, LogindManager(true)).await.unwrap();
         server.at(USER, LogindUser(true)).await.unwrap();
         server.at(SESSION, LogindSession(locked)).await.unwrap();
         connection.request_name("org.freedesktop.login1").await.unwrap();
@@ -169,6 +169,20 @@ impl Logind {
         session.get().await.locked_hint_changed(session.signal_emitter()).await.unwrap();
     }
 
+    /// Whether it answers who asks for a user.
+    pub(crate) async fn answers(&self, answers: bool) {
+        let manager = self.connection.object_server().interface::<_, LogindManager>(LOGIND).await.unwrap();
+        manager.get_mut().await.0 = answers;
+    }
+
+    /// The session ends, and is the user's still.
+    pub(crate) async fn lose_session(&self) {
+        let server = self.connection.object_server();
+        assert!(server.remove::<LogindSession, _>(SESSION).await.unwrap());
+        let user = server.interface::<_, LogindUser>(USER).await.unwrap();
+        user.get().await.display_changed(user.signal_emitter()).await.unwrap();
+    }
+
     /// The user logs out.
     pub(crate) async fn end_session(&self) {
         let user = self.connection.object_server().interface::<_, LogindUser>(USER).await.unwrap();
@@ -177,13 +191,15 @@ impl Logind {
     }
 }
 
-struct LogindManager;
+/// Whether it answers.
+struct LogindManager(bool);
 
 #[zbus::interface(name = "org.freedesktop.login1.Manager")]
 impl LogindManager {
-    fn get_user(&self, uid: u32) -> OwnedObjectPath {
+    fn get_user(&self, uid: u32) -> zbus::fdo::Result<OwnedObjectPath> {
         assert_eq!(uid, rustix::process::getuid().as_raw());
-        OwnedObjectPath::try_from(USER).unwrap()
+        let user = OwnedObjectPath::try_from(USER).unwrap();
+        self.0.then_some(user).ok_or_else(|| zbus::fdo::Error::NoReply("it restarts".to_owned()))
     }
 }
 
