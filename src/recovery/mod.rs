@@ -29,7 +29,7 @@ pub trait Recovery: Send + Sync {
     /// Writes a note over the last one; one with a lower `sequence` than the last comes too late.
     fn note<'a>(&'a self, account: &'a AccountName, sequence: u64, note: &'a Note) -> Noting<'a>;
 
-    /// Keeps what is about to be saved, over what was kept before. Does not wait.
+    /// Keeps what is to be saved, over what was kept before. Does not wait.
     fn hold(&self, account: &AccountName, unsaved: Unsaved);
 
     /// It is saved up to this sequence number: nothing of it is kept any longer.

@@ -10,7 +10,6 @@ use super::state::{Effect, RefreshOrder};
 use crate::clock::Clock;
 use crate::oidc::error::{Class, ProviderError};
 use crate::oidc::{End, EndRequest, Provider, RefreshRequest};
-use crate::recovery::Unsaved;
 use crate::store::{Item, ItemKind, Store};
 
 /// How often the end of a session is told to a provider that is busy or away.
@@ -30,8 +29,8 @@ impl<P: Provider, S: Store> Actor<P, S> {
                     let (store, account) = (Arc::clone(&self.store), self.account.clone());
                     self.tasks.spawn(async move { Completion::Loaded(store.load(&account).await) });
                 }
+                Effect::Hold(unsaved) => self.recovery.hold(&self.account, unsaved),
                 Effect::Write { sequence, record } => {
-                    self.recovery.hold(&self.account, Unsaved { sequence, record: record.clone() });
                     let (store, account) = (Arc::clone(&self.store), self.account.clone());
                     self.tasks.spawn(async move {
                         let result = match record {

@@ -42,6 +42,7 @@ impl Session {
             self.leaving = unsaved.record.is_none();
             if self.live.is_some() || self.leaving {
                 self.sync.wanted = unsaved.sequence;
+                self.sync.held = unsaved.sequence;
                 self.sync.done = unsaved.sequence.saturating_sub(1);
                 self.left_unsaved = Some(unsaved.sequence);
             }

@@ -16,7 +16,7 @@ use super::text;
 use crate::clock::{BootTime, Now};
 use crate::config::KeepAlive;
 use crate::oidc::error::Class;
-use crate::recovery::fingerprint;
+use crate::recovery::{Unsaved, fingerprint};
 use crate::store::{SessionRecord, StoreError};
 use crate::tokens::Narrow;
 
@@ -74,6 +74,7 @@ impl Session {
         if let Some(live) = &mut self.live {
             live.narrow.prune(now.boot);
         }
+        effects.extend(self.hold());
         let mut look_again = matches!(&self.store, StoreState::Closed { looked_at, .. } if now.boot.since(*looked_at) >= STORE_POLL);
 
         let mut demand = Demand::default();
@@ -180,35 +181,47 @@ impl Session {
         }))
     }
 
+    /// Keeps what no store has yet for the next process; also while an older save hangs, or is backed off (D11).
+    fn hold(&mut self) -> Option<Effect> {
+        let sequence = self.sync.wanted;
+        if !self.sync.pending() || sequence <= self.sync.held {
+            return None;
+        }
+        self.sync.held = sequence;
+        Some(Effect::Hold(Unsaved { sequence, record: self.record() }))
+    }
+
     fn start_write(&mut self, now: &Now) -> Option<Effect> {
         if !self.may_write() || self.sync.retry_at.is_some_and(|at| now.boot < at) {
             return None;
         }
         self.sync.writing = true;
-        let sequence = self.sync.wanted;
-        let record = self.live.as_ref().and_then(|live| {
-            Some(SessionRecord {
-                refresh_token: live.refresh_token.clone()?,
-                issuer: self.policy.issuer.clone(),
-                client_id: self.policy.client_id.clone(),
-                servers: live.servers.clone(),
-                scope: live.scope.clone(),
-                subject: live.subject.clone(),
-                sub: live.sub.clone(),
-                key: live.key.clone(),
-                obtained_at: live.obtained_wall,
-                obtained_boot: live.obtained.since_boot().as_secs(),
-                // One from before this boot has no other time than the wall's.
-                boot_id: Some(&self.policy.boot_id)
-                    .filter(|_| !live.obtained.is_before_boot())
-                    .cloned()
-                    .unwrap_or_default(),
-                refresh_lifetime: live.lifetime.map_or(0, |lifetime| lifetime.as_secs()),
-                machine: self.policy.machine.clone(),
-                sequence,
-            })
-        });
-        Some(Effect::Write { sequence, record })
+        Some(Effect::Write { sequence: self.sync.wanted, record: self.record() })
+    }
+
+    /// What is to be stored; `None`: nothing.
+    fn record(&self) -> Option<SessionRecord> {
+        let live = self.live.as_ref()?;
+        Some(SessionRecord {
+            refresh_token: live.refresh_token.clone()?,
+            issuer: self.policy.issuer.clone(),
+            client_id: self.policy.client_id.clone(),
+            servers: live.servers.clone(),
+            scope: live.scope.clone(),
+            subject: live.subject.clone(),
+            sub: live.sub.clone(),
+            key: live.key.clone(),
+            obtained_at: live.obtained_wall,
+            obtained_boot: live.obtained.since_boot().as_secs(),
+            // One from before this boot has no other time than the wall's.
+            boot_id: Some(&self.policy.boot_id)
+                .filter(|_| !live.obtained.is_before_boot())
+                .cloned()
+                .unwrap_or_default(),
+            refresh_lifetime: live.lifetime.map_or(0, |lifetime| lifetime.as_secs()),
+            machine: self.policy.machine.clone(),
+            sequence: self.sync.wanted,
+        })
     }
 
     fn may_write(&self) -> bool {

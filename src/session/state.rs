@@ -18,7 +18,7 @@ use crate::config::{AudienceBy, KeepAlive};
 use crate::dpop::ProofKey;
 use crate::oidc::EndRequest;
 use crate::oidc::error::{Class, ProviderError};
-use crate::recovery::Note;
+use crate::recovery::{Note, Unsaved};
 use crate::secret::{AccessToken, ClientSecret, PersonalToken, RefreshToken};
 use crate::store::{SessionRecord, StoreError};
 use crate::tokens::Narrow;
@@ -101,6 +101,8 @@ pub(super) enum Effect {
         sequence: u64,
         note: Note,
     },
+    /// Keep this for the next process until it is stored.
+    Hold(Unsaved),
     /// Bring the stored session up to date (`None`: remove it), then call [`Session::written`].
     Write {
         sequence: u64,
@@ -205,6 +207,8 @@ pub(super) struct Ended {
 pub(super) struct Sync {
     pub(super) wanted: u64,
     pub(super) done: u64,
+    /// What the next process would find, should no store have it.
+    pub(super) held: u64,
     pub(super) writing: bool,
     pub(super) attempts: u32,
     pub(super) retry_at: Option<BootTime>,

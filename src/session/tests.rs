@@ -59,6 +59,8 @@ struct Rig {
     /// Refreshes sent and not answered yet.
     in_flight: Vec<RefreshOrder>,
     refreshes: u32,
+    /// What the next process would find.
+    held: Option<Unsaved>,
     writes: Vec<(u64, Option<SessionRecord>)>,
     /// Writes end at once, unless a test holds them.
     hold_writes: bool,
@@ -83,6 +85,7 @@ impl Rig {
             answers: BTreeMap::new(),
             in_flight: Vec::new(),
             refreshes: 0,
+            held: None,
             writes: Vec::new(),
             hold_writes: false,
             loads: 0,
@@ -150,6 +153,7 @@ impl Rig {
                     self.in_flight.push(order);
                     assert_eq!(self.in_flight.len(), 1, "two refreshes in flight");
                 }
+                Effect::Hold(unsaved) => self.held = Some(unsaved),
                 Effect::Write { sequence, record } => {
                     self.writes.push((sequence, record));
                     if !self.hold_writes {

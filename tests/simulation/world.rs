@@ -637,7 +637,7 @@ impl World {
                 shelf.kept = disk;
                 drop(shelf);
                 if !alive {
-                    self.excuse_what_is_lost(number, "the keyring forgot it");
+                    self.excuse_what_is_lost(number, "the keyring forgot it", false);
                 }
             }
         }
@@ -686,7 +686,7 @@ impl World {
             if let Some(broker) = account.broker.lock().unwrap().take() {
                 broker.kill();
             }
-            self.excuse_what_is_lost(number, "the process died before its save");
+            self.excuse_what_is_lost(number, "the process died before its save", self.has_service_manager);
             // It may have died before it could note it.
             *account.not_before.lock().unwrap() = BootTime::default();
         }
@@ -708,7 +708,8 @@ impl World {
         }
         self.process.store(0, Ordering::Relaxed);
         for number in 0..self.accounts.len() {
-            self.excuse_what_is_lost(number, "the process was stopped before its save");
+            let why = "the process was stopped before its save";
+            self.excuse_what_is_lost(number, why, self.has_service_manager);
         }
         self.pause_between_processes().await;
         self.start_process();
@@ -722,13 +723,14 @@ impl World {
             self.boots.fetch_add(1, Ordering::Relaxed);
             for (number, account) in self.accounts.iter().enumerate() {
                 *account.held() = None;
-                self.excuse_what_is_lost(number, "the machine was switched off before its save");
+                self.excuse_what_is_lost(number, "the machine was switched off before its save", false);
             }
         }
         self.clock.sleep(Duration::from_secs(seconds)).await;
     }
 
-    fn excuse_what_is_lost(&self, account: usize, why: &'static str) {
+    /// `held`: what was unsaved is still there.
+    fn excuse_what_is_lost(&self, account: usize, why: &'static str, held: bool) {
         let mut model = self.model();
         let rotation = model.rules.rotation;
         let Some(session) = model.sessions.get_mut(&account) else { return };
@@ -744,9 +746,10 @@ impl World {
         session.excuse = Some(why);
         let unsaved_for = self.now().boot.since(session.arrived);
         drop(model);
-        // A save takes some milliseconds, and is tried again within a minute after the keyring is back.
+        // A save takes some milliseconds, and is tried again within a minute after the keyring is back;
+        // what is held needs no keyring.
         let waits = unsaved_for < Duration::from_secs(3)
-            || self.store_mood() != StoreMood::Well
+            || (self.store_mood() != StoreMood::Well && !held)
             || self.now().boot.since(*self.well_since.lock().unwrap()) < Duration::from_secs(70);
         if !waits && self.which == Which::Ours {
             self.violation(format!(
@@ -766,7 +769,7 @@ impl World {
         self.trace(|| format!("account {account} logs in"));
         let granted = Granted { tokens, sub: String::new(), subject: "ayu".into(), key: None };
         if !broker.log_in(granted, asked).await {
-            self.excuse_what_is_lost(account, "the process died before its save");
+            self.excuse_what_is_lost(account, "the process died before its save", self.has_service_manager);
         }
     }
 

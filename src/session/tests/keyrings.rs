@@ -90,6 +90,41 @@ fn a_save_that_is_tried_again_is_not_called_saved() {
     assert_eq!(rig.state(), AccountState::Ready);
 }
 
+/// D11: the save of the token before it hangs, and then fails.
+#[test]
+fn the_newest_refresh_token_outlives_a_stop_though_an_older_save_hangs() {
+    let mut rig = Rig::logged_in();
+    rig.hold_writes = true;
+    let held = |rig: &Rig| {
+        let record = rig.held.as_ref().and_then(|held| held.record.as_ref());
+        record.map(|record| record.refresh_token.expose().to_owned())
+    };
+    for newest in ["canary-r2", "canary-r3"] {
+        rig.get_with(forced());
+        rig.succeed(300, 1800);
+        assert_eq!(held(&rig).as_deref(), Some(newest));
+        rig.wait(2);
+    }
+    assert_eq!(rig.writes.last().unwrap().1.as_ref().unwrap().refresh_token.expose(), "canary-r2");
+
+    let effects = rig.session.stop(&rig.now);
+    rig.take(effects);
+    rig.written(Err(StoreError::Locked));
+    assert_eq!(held(&rig).as_deref(), Some("canary-r3"));
+}
+
+/// D11, F1: nor does a session come back whose removal has to wait for an older save.
+#[test]
+fn a_logout_outlives_a_stop_though_an_older_save_hangs() {
+    let mut rig = Rig::logged_in();
+    rig.hold_writes = true;
+    rig.get_with(forced());
+    rig.succeed(300, 1800);
+    rig.logout();
+    assert!(rig.writes.last().unwrap().1.is_some(), "the older save is not over");
+    assert!(rig.held.as_ref().is_some_and(|held| held.record.is_none()));
+}
+
 /// D11, F9: what the last process left for another client costs the stored session nothing.
 #[test]
 fn an_unsaved_session_of_another_client_removes_nothing() {
