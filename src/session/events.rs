@@ -290,6 +290,8 @@ impl Session {
         // Somebody who logs in is about to ask.
         self.last_asked = Some(now.boot);
         self.want_saved(now);
+        // Its answer is about its own save.
+        self.sync.error = None;
         self.ask(id, Want::Saved, now)
     }
 
@@ -326,6 +328,8 @@ impl Session {
         // Also without a session: a stored one may be behind a locked keyring.
         self.sync.wanted += 1;
         self.sync.retry_at = None;
+        // Its answer is about its own removal.
+        self.sync.error = None;
         self.noted = None;
         let mut effects = vec![self.write_note(Note::default())];
         let current = self.generation;

@@ -90,6 +90,32 @@ fn a_save_that_is_tried_again_is_not_called_saved() {
     assert_eq!(rig.state(), AccountState::Ready);
 }
 
+/// F1: what failed before a login or a logout is not their failure.
+#[test]
+fn logins_and_logouts_are_answered_by_their_own_saves() {
+    let failed_before = || {
+        let mut rig = Rig::logged_in();
+        rig.hold_writes = true;
+        rig.get_with(forced());
+        rig.succeed(300, 1800);
+        rig.written(Err(StoreError::Locked));
+        rig
+    };
+    let mut rig = failed_before();
+    let login = rig.log_in(300, 1800);
+    assert_eq!(rig.token(login), "waiting");
+    rig.written(Ok(()));
+    assert_eq!(rig.flag(login), Some(true));
+
+    let mut rig = failed_before();
+    let logout = rig.logout();
+    let effects = rig.session.ended_at_provider(true, &rig.now);
+    rig.take(effects);
+    assert_eq!(rig.token(logout), "waiting");
+    rig.written(Ok(()));
+    assert_eq!(rig.flag(logout), Some(true));
+}
+
 /// D11: the save of the token before it hangs, and then fails.
 #[test]
 fn the_newest_refresh_token_outlives_a_stop_though_an_older_save_hangs() {
