@@ -535,5 +535,5 @@ impl Waiter {
 
 /// Whether no token of this lifetime can be `min` away from its end for any time worth having.
 pub(super) fn exceeds(min: Duration, lifetime: Option<Duration>) -> bool {
-    lifetime.is_some_and(|lifetime| min.saturating_add(schedule::REFRESH_FLOOR) > lifetime)
+    min.saturating_add(schedule::REFRESH_FLOOR) > lifetime.unwrap_or(schedule::ASSUMED_LIFETIME)
 }

@@ -708,6 +708,25 @@ fn a_validity_that_no_token_has_costs_one_refresh_per_token() {
     assert_eq!(rig.refreshes, 1);
 }
 
+/// N6, M3: nor does one that is longer than a token without a stated lifetime is taken to live.
+#[test]
+fn a_validity_beyond_an_assumed_lifetime_costs_one_refresh_per_token() {
+    let mut rig = Rig::logged_in();
+    rig.wait(50);
+    let id = rig.get_min(600);
+    let mut response = rig.response(300, 1800);
+    response.expires_in = Lifetime::Unknown;
+    rig.finish(Ok(response));
+    assert_eq!(rig.token(id), "canary-a2");
+
+    for _ in 0..10 {
+        rig.wait(11);
+        let id = rig.get_min(600);
+        assert_eq!(rig.token(id), "canary-a2");
+    }
+    assert_eq!(rig.refreshes, 1);
+}
+
 /// K8, K9, N8: lifetimes shrink towards the provider's maximum.
 #[test]
 fn the_end_of_a_session_is_announced_and_not_refreshed_against() {
