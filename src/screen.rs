@@ -19,6 +19,8 @@ use crate::clock::Clock;
 
 const LOGIND: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
+const UNTOLD: &str =
+    "logind does not tell whether the screen is locked; pause_on_lock has no effect until it does";
 /// How long after a failure logind is asked again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -69,15 +71,22 @@ pub(crate) async fn watch(
         }
         let (system, bus, clock, known) = (system.clone(), &bus, &clock, &mut known);
         let follow = async move {
+            let untold = |error: zbus::Error| tracing::warn!(%error, "{UNTOLD}");
             let mut told = false;
-            loop {
-                let Err(error) = follow(system.clone(), bus, known, &mut told).await;
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "logind does not tell whether the screen is locked; pause_on_lock has no effect until it does");
-                }
-                *known = None;
-                clock.sleep(RETRY).await;
+            match system.await {
+                Ok(connection) => loop {
+                    let Err(error) = follow(&connection, bus, known, &mut told).await;
+                    if !std::mem::replace(&mut told, true) {
+                        untold(error);
+                    }
+                    *known = None;
+                    clock.sleep(RETRY).await;
+                },
+                // There is none to ask again.
+                Err(error) => untold(error),
             }
+            *known = None;
+            std::future::pending().await
         };
         tokio::select! {
             () = follow => {}
@@ -89,12 +98,11 @@ pub(crate) async fn watch(
 
 /// Goes on until it fails; `told` is whether that was said already.
 async fn follow(
-    system: impl Future<Output = zbus::Result<Connection>>,
+    connection: &Connection,
     bus: &Bus,
     known: &mut Option<oneshot::Sender<()>>,
     told: &mut bool,
 ) -> zbus::Result<Infallible> {
-    let connection = system.await?;
     let rule = MatchRule::builder()
         .msg_type(zbus::message::Type::Signal)
         .sender(LOGIND)?
@@ -102,9 +110,9 @@ async fn follow(
         .interface("org.freedesktop.DBus.Properties")?
         .build();
     // Before the look, or a change between the two would be missed.
-    let mut changes = MessageStream::for_match_rule(rule, &connection, None).await?;
+    let mut changes = MessageStream::for_match_rule(rule, connection, None).await?;
     loop {
-        bus.screen_locked(is_locked(&connection).await?).await;
+        bus.screen_locked(is_locked(connection).await?).await;
         *known = None;
         *told = false;
         loop {
