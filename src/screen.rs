@@ -86,7 +86,7 @@ pub(crate) async fn watch(
                 Err(error) => untold(error),
             }
             *known = None;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = follow => {}

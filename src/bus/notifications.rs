@@ -138,7 +138,7 @@ impl Desk {
                     None => return,
                 },
                 event = next(&mut self.server) => match event {
-                    Some(event) => self.handle(event).await,
+                    Some(event) => self.handle(event),
                     None => self.server = None,
                 },
                 () = until(&self.clock, due) => self.show_due().await,
@@ -215,7 +215,7 @@ impl Desk {
         }
     }
 
-    async fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         let (Event::Action(id, _) | Event::Activation(id, _) | Event::Closed(id)) = &event;
         // Other programs' notifications are told to everybody too.
         let Some((subject, card)) = self.cards.iter_mut().find(|(_, card)| card.id == Some(*id)) else {
