@@ -96,7 +96,7 @@ impl Session {
         tracing::info!(account = %self.policy.account, reason, "the provider ended the session");
         self.ended = Some(Ended { by_provider: true, reason, message });
         self.trouble = None;
-        self.sync.wanted += 1;
+        self.advance(now);
         self.noted = None;
         Some(self.write_note(Note::default()))
     }
@@ -249,7 +249,7 @@ impl Session {
     }
 
     pub(super) fn want_saved(&mut self, now: &Now) {
-        self.sync.wanted += 1;
+        self.advance(now);
         self.sync.retry_at = None;
         self.sync.attempts = 0;
         if self.live.as_ref().is_some_and(Live::renewable) {
@@ -290,8 +290,6 @@ impl Session {
         // Somebody who logs in is about to ask.
         self.last_asked = Some(now.boot);
         self.want_saved(now);
-        // Its answer is about its own save.
-        self.sync.error = None;
         self.ask(id, Want::Saved, now)
     }
 
@@ -326,10 +324,8 @@ impl Session {
         self.held_until = None;
         self.ended = None;
         // Also without a session: a stored one may be behind a locked keyring.
-        self.sync.wanted += 1;
+        self.advance(now);
         self.sync.retry_at = None;
-        // Its answer is about its own removal.
-        self.sync.error = None;
         self.noted = None;
         let mut effects = vec![self.write_note(Note::default())];
         let current = self.generation;

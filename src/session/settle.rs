@@ -330,7 +330,8 @@ impl Session {
         let hopeless = self.refresh.is_none()
             && self.trouble.as_ref().is_some_and(|trouble| trouble.not_before > waiter.deadline);
         let late = now.boot >= waiter.deadline || hopeless;
-        let writing = self.sync.pending() && self.sync.error.is_none() && !late;
+        // Its answer is about its own save, not about an earlier one's failure.
+        let writing = self.sync.pending() && self.sync.failed < self.sync.wanted && !late;
         match &waiter.want {
             Want::Saved if writing && self.held_until.is_some() => return Verdict::Wait(Awaited::Nothing),
             Want::Saved => return Verdict::Answer(Ok(Reply::Flag(!self.sync.pending()))),

@@ -212,7 +212,10 @@ pub(super) struct Sync {
     pub(super) writing: bool,
     pub(super) attempts: u32,
     pub(super) retry_at: Option<BootTime>,
+    /// Why the last write failed.
     pub(super) error: Option<StoreError>,
+    /// The number of the last one that did.
+    pub(super) failed: u64,
     /// The store is being read to see whether it still has what it was given.
     pub(super) checking: bool,
 }
@@ -270,6 +273,8 @@ pub(super) struct Session {
     pub(super) ending: Ending,
     /// No refresh is begun any more.
     pub(super) stopping: bool,
+    /// It has a predecessor's session, which may have been saved to another store.
+    pub(super) inherited: bool,
     /// Logged out before the store was read: a session that is found there is not taken up, but ended.
     pub(super) leaving: bool,
     pub(super) waiters: Vec<Waiter>,
@@ -323,6 +328,7 @@ impl Session {
             reread: false,
             ending: Ending::Done(false),
             stopping: false,
+            inherited: false,
             leaving: false,
             waiters: Vec::new(),
             generation: 0,
@@ -382,6 +388,7 @@ impl Session {
             self.ended = heirloom.ended;
             self.sync = Sync { writing: false, checking: false, retry_at: None, ..heirloom.sync };
             self.last_asked = heirloom.last_asked;
+            self.inherited = self.live.is_some();
             self.leaving = self.live.is_none() && self.sync.pending();
         }
     }

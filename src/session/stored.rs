@@ -34,8 +34,8 @@ impl Session {
                     Some(record) if leaving => effects.extend(self.leave(record)),
                     Some(record) if self.live.is_none() && !self.sync.pending() => self.adopt(&record, now),
                     Some(record) if self.sync.pending() => self.reconcile(&record, now),
-                    // It may be another store than the one that it was saved to.
-                    stored => self.save_if_older(stored.as_ref()),
+                    stored if self.inherited => self.save_if_another(stored.as_ref()),
+                    _ => {}
                 }
             }
             // What was seen may be over already.
@@ -47,6 +47,14 @@ impl Session {
         }
         effects.extend(self.settle(now));
         effects
+    }
+
+    /// Gives what is to be stored next its number. It is newer than what was stored before, also while nobody has seen the
+    /// number of that: then it is the wall clock's seconds, which no session's count of its saves comes up to.
+    pub(super) fn advance(&mut self, now: &Now) {
+        let next = self.sync.wanted + 1;
+        let known = matches!(self.store, StoreState::Loaded);
+        self.sync.wanted = if known { next } else { next.max(now.wall.as_secs()) };
     }
 
     /// What was set or removed in this process is newer than what a look at the store brings.
@@ -155,6 +163,14 @@ impl Session {
         self.save_if_older(loaded.session.as_ref());
     }
 
+    /// What the predecessor had is newer than what another store has, whatever the numbers say.
+    fn save_if_another(&mut self, stored: Option<&SessionRecord>) {
+        let ours = self.live.as_ref().and_then(|live| live.refresh_token.as_ref());
+        if ours.is_some() && !self.sync.pending() && stored.map(|record| &record.refresh_token) != ours {
+            self.sync.wanted = self.sync.wanted.max(stored.map_or(0, |record| record.sequence)) + 1;
+        }
+    }
+
     /// What is saved is saved again where it is missing.
     fn save_if_older(&mut self, stored: Option<&SessionRecord>) {
         let renewable = self.live.as_ref().is_some_and(Live::renewable);
@@ -191,12 +207,16 @@ impl Session {
             }
             Err(error) => {
                 tracing::warn!(account = %self.policy.account, %error, "cannot write the session to the store");
-                let wait = schedule::backoff(self.sync.attempts + 2, None, jitter);
-                self.sync.attempts += 1;
-                self.sync.retry_at = Some(now.boot.after(wait));
                 self.sync.error = Some(error);
-                // Nothing more to wait for.
-                self.held_until = None;
+                self.sync.failed = sequence;
+                // What is newer has its own try first.
+                if sequence == self.sync.wanted {
+                    let wait = schedule::backoff(self.sync.attempts + 2, None, jitter);
+                    self.sync.attempts += 1;
+                    self.sync.retry_at = Some(now.boot.after(wait));
+                    // Nothing more to wait for.
+                    self.held_until = None;
+                }
             }
         }
         effects.extend(self.settle(now));

@@ -116,6 +116,53 @@ fn logins_and_logouts_are_answered_by_their_own_saves() {
     assert_eq!(rig.flag(logout), Some(true));
 }
 
+/// N19: the failure of a save that was under way is not its answer either, and the state tells no fairy tale meanwhile.
+#[test]
+fn a_login_is_not_answered_with_the_end_of_an_older_save() {
+    let mut rig = Rig::logged_in();
+    rig.hold_writes = true;
+    rig.get_with(forced());
+    rig.succeed(300, 1800);
+    let login = rig.log_in(300, 1800);
+    rig.written(Err(StoreError::Locked));
+    assert_eq!((rig.token(login).as_str(), rig.state()), ("waiting", AccountState::Unsaved));
+    assert_eq!(rig.writes.last().unwrap().0, 3);
+    rig.written(Ok(()));
+    assert_eq!((rig.flag(login), rig.state()), (Some(true), AccountState::Ready));
+}
+
+/// What the last process did before the keyring could be read, and what that then has.
+fn restarted(act: impl FnOnce(&mut Rig) -> u64) -> Rig {
+    let mut before = Rig::new(policy());
+    before.load(Err(StoreError::Locked));
+    before.hold_writes = true;
+    act(&mut before);
+    let mut rig = Rig::new(policy());
+    rig.now.wall += secs(60);
+    rig.session.recall(Recalled { note: None, unsaved: before.held }, &rig.now);
+    rig.load(Ok(stored("canary-r57", 57)));
+    rig
+}
+
+/// D11, F1: behind a locked keyring nobody knows how often the session was saved.
+#[test]
+fn a_logout_before_the_keyring_was_read_outlives_a_restart() {
+    let rig = restarted(Rig::logout);
+    assert_eq!(rig.state(), AccountState::LoggedOut);
+    assert!(rig.writes.last().is_some_and(|(_, record)| record.is_none()));
+    assert_eq!(rig.ends.last().unwrap().expose(), "canary-r57");
+}
+
+/// D11.
+#[test]
+fn a_login_before_the_keyring_was_read_outlives_a_restart() {
+    let mut rig = restarted(|rig| rig.log_in(300, 1800));
+    let saved = rig.writes.last().unwrap().1.as_ref().unwrap();
+    assert_eq!(saved.refresh_token.expose(), "canary-r1");
+    rig.get();
+    assert_eq!(rig.in_flight.last().unwrap().refresh_token.expose(), "canary-r1");
+}
+
 /// D11: the save of the token before it hangs, and then fails.
 #[test]
 fn the_newest_refresh_token_outlives_a_stop_though_an_older_save_hangs() {
@@ -137,6 +184,8 @@ fn the_newest_refresh_token_outlives_a_stop_though_an_older_save_hangs() {
     rig.take(effects);
     rig.written(Err(StoreError::Locked));
     assert_eq!(held(&rig).as_deref(), Some("canary-r3"));
+    // It has a try of its own.
+    assert_eq!(rig.writes.last().unwrap().1.as_ref().unwrap().refresh_token.expose(), "canary-r3");
 }
 
 /// D11, F1: nor does a session come back whose removal has to wait for an older save.
