@@ -4,7 +4,6 @@
 //! request only. Nothing here runs but with `pause_on_lock`.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +19,12 @@ use crate::clock::Clock;
 const LOGIND: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
 const UNTOLD: &str =
-    "logind does not tell whether the screen is locked; pause_on_lock has no effect until it does";
-/// How long after a failure logind is asked again.
-const RETRY: Duration = Duration::from_secs(5);
+    "logind does not tell whether the screen is locked; pause_on_lock has no effect on what it does not tell";
+/// How long after a failure logind is asked again; twice as long after each further one, up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// Nobody reads the signals during a look, and once they are too many nothing else is read from the bus, the answer
+/// neither.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[zbus::proxy(
     interface = "org.freedesktop.login1.Manager",
@@ -72,19 +74,22 @@ pub(crate) async fn watch(
         let (system, bus, clock, known) = (system.clone(), &bus, &clock, &mut known);
         let follow = async move {
             let untold = |error: zbus::Error| tracing::warn!(%error, "{UNTOLD}");
-            let mut told = false;
+            let (mut told, mut wait) = (false, RETRY.0);
             match system.await {
-                Ok(connection) => loop {
-                    let Err(error) = follow(&connection, bus, known, &mut told).await;
-                    if !std::mem::replace(&mut told, true) {
-                        untold(error);
+                Ok(connection) => {
+                    while let Err(error) = follow(&connection, bus, clock, known, &mut told).await {
+                        if !std::mem::replace(&mut told, true) {
+                            untold(error);
+                            wait = RETRY.0;
+                        }
+                        *known = None;
+                        clock.sleep(wait).await;
+                        wait = RETRY.1.min(wait * 2);
                     }
-                    *known = None;
-                    clock.sleep(RETRY).await;
-                },
-                // There is none to ask again.
+                }
                 Err(error) => untold(error),
             }
+            // There is no bus to ask again.
             *known = None;
             std::future::pending::<()>().await;
         };
@@ -96,13 +101,14 @@ pub(crate) async fn watch(
     }
 }
 
-/// Goes on until it fails; `told` is whether that was said already.
+/// Goes on until it fails, or the bus has ended; `told` is whether a failure was said already.
 async fn follow(
     connection: &Connection,
     bus: &Bus,
+    clock: &Clock,
     known: &mut Option<oneshot::Sender<()>>,
     told: &mut bool,
-) -> zbus::Result<Infallible> {
+) -> zbus::Result<()> {
     let rule = MatchRule::builder()
         .msg_type(zbus::message::Type::Signal)
         .sender(LOGIND)?
@@ -111,15 +117,25 @@ async fn follow(
         .build();
     // Before the look, or a change between the two would be missed.
     let mut changes = MessageStream::for_match_rule(rule, connection, None).await?;
+    // A logind that was started anew may know another hint, and tells nobody of that.
+    let names = fdo::DBusProxy::new(connection).await?;
+    let mut owners = names.receive_name_owner_changed_with_args(&[(0, LOGIND)]).await?;
     loop {
-        bus.screen_locked(is_locked(connection).await?).await;
+        let locked = tokio::select! {
+            biased;
+            locked = is_locked(connection) => locked?,
+            () = clock.sleep(LOOK_TIMEOUT) => return Err(zbus::Error::Failure("logind does not answer".to_owned())),
+        };
+        bus.screen_locked(locked).await;
         *known = None;
         *told = false;
         loop {
-            let gone = || zbus::Error::Failure("the system bus is gone".to_owned());
-            let change = changes.next().await.ok_or_else(gone)?;
-            if matters(&change?) {
-                break;
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(change) => if matters(&change?) { break },
+                    None => return Ok(()),
+                },
+                owner = owners.next() => if owner.is_some() { break } else { return Ok(()) },
             }
         }
     }

@@ -175,6 +175,14 @@ impl Logind {
         manager.get_mut().await.0 = answers;
     }
 
+    /// It is started anew, and knows of no lock.
+    pub(crate) async fn restart(&self) {
+        self.connection.release_name("org.freedesktop.login1").await.unwrap();
+        let session = self.connection.object_server().interface::<_, LogindSession>(SESSION).await.unwrap();
+        session.get_mut().await.0 = false;
+        self.connection.request_name("org.freedesktop.login1").await.unwrap();
+    }
+
     /// The session ends, and is the user's still.
     pub(crate) async fn lose_session(&self) {
         let server = self.connection.object_server();
