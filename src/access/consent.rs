@@ -18,6 +18,8 @@ use crate::clock::BootTime;
 const REFUSED: Duration = Duration::from_secs(600);
 /// How long a yes waits for its caller to come back.
 const CREDIT: Duration = Duration::from_secs(120);
+/// The most questions that are open at once: no program can fill the screen with them.
+const MOST_ASKED: usize = 4;
 
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub(crate) enum Known {
     Refused(Answer),
     /// It is asked already.
     Asked(Asking),
+    /// So much is asked already that this has to wait.
+    Crowded,
     /// It is the caller's to ask, and to tell the answer to [`Consent::answered`].
     New(Asking),
 }
@@ -85,7 +89,14 @@ pub(crate) struct Consent {
     lasting: Vec<Permission>,
     refused: HashMap<Key, (Answer, BootTime)>,
     credits: HashMap<Key, BootTime>,
-    asking: HashMap<Key, watch::Sender<Option<Answer>>>,
+    asking: HashMap<Key, Open>,
+}
+
+/// A question that is not answered yet.
+struct Open {
+    told: watch::Sender<Option<Answer>>,
+    /// A yes is for one use, however many wait for it.
+    each: bool,
 }
 
 impl Consent {
@@ -93,7 +104,8 @@ impl Consent {
         Self { lasting, ..Self::default() }
     }
 
-    /// What is known; `each` asks for each use, whatever was allowed for good.
+    /// What is known; `each` asks for each use, whatever was allowed for good. Then a yes is no more than leave to look
+    /// again: the first to do so has it.
     pub(crate) fn look(
         &mut self,
         now: BootTime,
@@ -115,11 +127,16 @@ impl Consent {
         if self.credits.remove(&key).is_some() {
             return Known::Allowed;
         }
-        if let Some(asking) = self.asking.get(&key) {
-            return Known::Asked(asking.subscribe());
+        if let Some(open) = self.asking.get(&key) {
+            return Known::Asked(open.told.subscribe());
         }
-        let (sender, receiver) = watch::channel(None);
-        self.asking.insert(key, sender);
+        // Each process that cannot be looked at is asked about anew, so one of an account at a time.
+        let unknown = |other: &Key| other.process.is_some() && other.account == key.account;
+        if self.asking.len() >= MOST_ASKED || (key.process.is_some() && self.asking.keys().any(unknown)) {
+            return Known::Crowded;
+        }
+        let (told, receiver) = watch::channel(None);
+        self.asking.insert(key, Open { told, each });
         Known::New(receiver)
     }
 
@@ -133,7 +150,8 @@ impl Consent {
         answer: Answer,
     ) -> bool {
         let key = Key::new(account, caller);
-        let waits = self.asking.remove(&key).is_some_and(|asking| asking.send(Some(answer)).is_ok());
+        let open = self.asking.remove(&key);
+        let waits = open.is_some_and(|open| open.told.send(Some(answer)).is_ok() && !open.each);
         match answer {
             Answer::Once if waits => {}
             Answer::Once => drop(self.credits.insert(key, now.after(CREDIT))),
@@ -223,7 +241,9 @@ mod tests {
     fn asked(known: Known) -> Asking {
         match known {
             Known::New(asking) => asking,
-            Known::Allowed | Known::Refused(_) | Known::Asked(_) => panic!("it was not asked"),
+            Known::Allowed | Known::Refused(_) | Known::Asked(_) | Known::Crowded => {
+                panic!("it was not asked")
+            }
         }
     }
 
@@ -261,6 +281,37 @@ mod tests {
         assert!(consent.forget("work", &mail.id) && consent.lasting().is_empty());
     }
 
+    /// `confirm`: two calls of one program at once are two uses.
+    #[test]
+    fn a_yes_to_one_use_is_for_one_of_those_that_wait() {
+        let work = AccountName::parse("work").unwrap();
+        let mail = caller(Kind::Flatpak("org.x.Mail".into()), 7);
+        let mut consent = Consent::default();
+
+        let first = asked(consent.look(at(1), &work, &mail, true));
+        assert!(matches!(consent.look(at(1), &work, &mail, true), Known::Asked(_)));
+        consent.answered(at(2), 0, &work, &mail, Answer::Once);
+
+        assert_eq!(*first.borrow(), Some(Answer::Once));
+        assert!(matches!(consent.look(at(2), &work, &mail, true), Known::Allowed));
+        let _second = asked(consent.look(at(2), &work, &mail, true));
+    }
+
+    /// Q6: a program that starts copies of itself does not fill the screen.
+    #[test]
+    fn a_few_questions_are_open_at_once_and_no_more() {
+        let work = AccountName::parse("work").unwrap();
+        let copy = |n: usize| caller(Kind::Snap(format!("copy-{n}")), 7);
+        let mut consent = Consent::default();
+        for n in 0..MOST_ASKED {
+            drop(asked(consent.look(at(1), &work, &copy(n), false)));
+        }
+
+        assert!(matches!(consent.look(at(1), &work, &copy(MOST_ASKED), false), Known::Crowded));
+        consent.answered(at(2), 0, &work, &copy(0), Answer::Denied);
+        let _asking = asked(consent.look(at(2), &work, &copy(MOST_ASKED), false));
+    }
+
     /// Q6: all that could not be looked at have one name.
     #[test]
     fn an_answer_about_one_unknown_caller_is_none_about_another() {
@@ -270,12 +321,13 @@ mod tests {
         let mut consent = Consent::default();
 
         drop(asked(consent.look(at(1), &work, &one, false)));
-        let theirs = asked(consent.look(at(1), &work, &other, false));
+        assert!(matches!(consent.look(at(1), &work, &other, false), Known::Crowded), "one at a time");
         consent.answered(at(2), 0, &work, &one, Answer::Once);
 
+        let theirs = asked(consent.look(at(3), &work, &other, false));
+        assert!(matches!(consent.look(at(3), &work, &one, false), Known::Allowed));
         assert_eq!(*theirs.borrow(), None);
         assert!(matches!(consent.look(at(3), &work, &other, false), Known::Asked(_)));
-        assert!(matches!(consent.look(at(3), &work, &one, false), Known::Allowed));
         consent.answered(at(4), 0, &work, &other, Answer::Denied);
         assert!(matches!(consent.look(at(5), &work, &one, false), Known::New(_)));
         assert!(consent.forget("work", &other.id), "by the name that is shown");

@@ -18,6 +18,8 @@ pub const GRANTED: &str = "granted";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
     Token,
+    /// A proof for a request with a bound token.
+    Proof,
     Reject,
     Refresh,
     Login,
@@ -35,6 +37,7 @@ impl Event {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::Proof => "proof",
             Self::Reject => "reject",
             Self::Refresh => "refresh",
             Self::Login => "login",

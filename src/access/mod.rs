@@ -80,7 +80,7 @@ impl Access {
         if let Err(why) = self.admit(caller) {
             return Ruling::Refuse(why);
         }
-        if event == Event::Token
+        if matches!(event, Event::Token | Event::Proof)
             && let Some(why) = self.pause.why()
         {
             return Ruling::Refuse(why.to_owned());

@@ -95,7 +95,12 @@ impl Broker {
             tokio::spawn(async move { permit.ended(Event::LoginEnd, attempt.ended().await.as_str()) });
         }
         if open && !started.joined {
-            self.bus.open_in_browser(url.clone(), activation);
+            let (bus, url) = (Arc::clone(&self.bus), url.clone());
+            tokio::spawn(async move {
+                if let Err(error) = bus.open_in_browser(&url, activation.as_deref()).await {
+                    tracing::info!(%error, "no portal opened a browser; the caller has the address");
+                }
+            });
         }
         Ok((path, url))
     }
@@ -228,7 +233,7 @@ impl Broker {
                 Error::invalid_option("`nonce` must be as the API's header DPoP-Nonce has it")
             })?),
         };
-        let permit = self.permit(&header, &account, Event::Token).await?;
+        let permit = self.permit(&header, &account, Event::Proof).await?;
         let reply = permit.token(&account, TokenOptions::default()).await?;
         let at = account.session.now().wall.as_secs();
         let token = given.as_ref().unwrap_or(&reply.token);

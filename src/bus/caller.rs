@@ -19,7 +19,7 @@ use crate::access::process::{Peer, identify};
 use crate::clock::Clock;
 
 /// The most connections that are remembered.
-const CAPACITY: usize = 256;
+const CAPACITY: usize = 2048;
 
 type Known = Arc<OnceCell<Arc<Caller>>>;
 
@@ -50,6 +50,11 @@ impl Callers {
     /// Who sent this.
     pub(super) async fn sender(&self, header: &Header<'_>) -> Result<Arc<Caller>, Error> {
         let Some(name) = header.sender() else { return Err(unknown()) };
+        self.named(name).await
+    }
+
+    /// Whose connection this is.
+    pub(super) async fn named(&self, name: &UniqueName<'_>) -> Result<Arc<Caller>, Error> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).of(name.as_str());
         let caller = known.get_or_try_init(|| self.look(name)).await?;
         Ok(Arc::clone(caller))
@@ -129,7 +134,7 @@ mod tests {
     fn those_seen_last_are_remembered_and_no_more_than_there_is_room_for() {
         let mut remembered = Remembered::default();
         let hot = remembered.of(":1.0");
-        for n in 1..2000 {
+        for n in 1..10 * CAPACITY {
             remembered.of(&format!(":1.{n}"));
             assert!(Arc::ptr_eq(&hot, &remembered.of(":1.0")));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use zbus::Connection;
 use zbus::message::Header;
+use zbus::names::UniqueName;
 
 use super::caller::Callers;
 use super::error::Error;
@@ -103,6 +104,21 @@ impl Gate {
         permit.noted(Err(Error::access_denied(refused)), |()| 0).map(|()| permit)
     }
 
+    /// A login that the user began at the desktop, for the record: no rule is about the user. The caller is whose
+    /// connection said that the user did.
+    pub(super) async fn desktop_login(&self, teller: &UniqueName<'_>, account: &AccountName) -> Permit {
+        let caller = self.callers.named(teller).await;
+        let gone = |_| Arc::new(Caller::hidden(rustix::process::getuid().as_raw(), 0, "it has ended"));
+        Permit {
+            access: Arc::clone(&self.access),
+            clock: self.clock.clone(),
+            caller: caller.unwrap_or_else(gone),
+            account: account.clone(),
+            event: Event::Login,
+            deadline: None,
+        }
+    }
+
     /// Asks the user, unless the answer is known or the question is under way.
     async fn ask(&self, permit: &Permit, each: bool) -> Result<(), String> {
         let (account, caller) = (&permit.account, &permit.caller);
@@ -111,35 +127,55 @@ impl Gate {
             Some(false) => return Err(refusal(Some(Answer::Denied), account, caller)),
             _ => {}
         }
-        let mut asking = match self.access.look(account, caller, each) {
-            Known::Allowed => return Ok(()),
-            Known::Refused(answer) => return Err(refusal(Some(answer), account, caller)),
-            Known::Asked(asking) => asking,
-            Known::New(asking) => {
-                let always = !each && !matches!(caller.kind, Kind::Hidden(_));
-                let (access, store) = (Arc::clone(&self.access), Arc::clone(&self.store));
-                let (connection, clock) = (self.connection.clone(), self.clock.clone());
-                let (account, caller) = (account.clone(), Arc::clone(caller));
-                tokio::spawn(async move {
-                    let answer = match prompt::ask(&connection, &clock, &account, &caller, always).await {
-                        Answer::Always if store.allow(&account, &caller).await => Answer::Kept,
-                        answer => answer,
-                    };
-                    access.answered(&account, &caller, answer).await;
-                });
-                asking
+        let patience = self.clock.now().boot.after(PATIENCE);
+        loop {
+            let mut asking = match self.access.look(account, caller, each) {
+                Known::Allowed => return Ok(()),
+                Known::Refused(answer) => return Err(refusal(Some(answer), account, caller)),
+                Known::Crowded => return Err(crowded(account, caller)),
+                Known::Asked(asking) => asking,
+                Known::New(asking) => {
+                    self.question(account, caller, each);
+                    asking
+                }
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = asking.wait_for(Option::is_some) => answer.ok().and_then(|answer| *answer),
+                () = self.clock.sleep_until(patience) => None,
+            };
+            match answer {
+                // One of those that wait has it.
+                Some(Answer::Once | Answer::Always | Answer::Kept) if each => {}
+                Some(Answer::Once | Answer::Always | Answer::Kept) => return Ok(()),
+                answer => return Err(refusal(answer, account, caller)),
             }
-        };
-        let answer = tokio::select! {
-            biased;
-            answer = asking.wait_for(Option::is_some) => answer.ok().and_then(|answer| *answer),
-            () = self.clock.sleep(PATIENCE) => None,
-        };
-        match answer {
-            Some(Answer::Once | Answer::Always | Answer::Kept) => Ok(()),
-            answer => Err(refusal(answer, account, caller)),
         }
     }
+
+    /// A task: the answer may come after whoever waited for it has given up.
+    fn question(&self, account: &AccountName, caller: &Arc<Caller>, each: bool) {
+        let always = !each && !matches!(caller.kind, Kind::Hidden(_));
+        let (access, store) = (Arc::clone(&self.access), Arc::clone(&self.store));
+        let (connection, clock) = (self.connection.clone(), self.clock.clone());
+        let (account, caller) = (account.clone(), Arc::clone(caller));
+        tokio::spawn(async move {
+            let answer = match prompt::ask(&connection, &clock, &account, &caller, always).await {
+                Answer::Always if store.allow(&account, &caller).await => Answer::Kept,
+                answer => answer,
+            };
+            access.answered(&account, &caller, answer).await;
+        });
+    }
+}
+
+/// Why the user is not even asked.
+fn crowded(account: &AccountName, caller: &Caller) -> String {
+    format!(
+        "{} may use {:?} only if the user says so, and other questions wait for them already; try again when those are answered",
+        caller.id,
+        account.as_str()
+    )
 }
 
 fn elsewhere(account: &AccountName) -> Error {

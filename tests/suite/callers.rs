@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use bearerd::bus::NAME;
 use bearerd::bus::proxy::{AccessProxy, Properties};
 use bearerd::sandbox::provider::{Fault, Settings};
+use zbus::zvariant::OwnedObjectPath;
 
-use crate::support::desk::{Desk, eventually};
+use crate::support::desk::{ACCOUNT, Desk, account_path, eventually, word};
 use crate::support::desktop::{Logind, NotificationServer, pretend};
 
 async fn access(desk: &Desk) -> AccessProxy<'static> {
@@ -170,6 +171,30 @@ async fn a_rule_denies_its_callers_everything_and_says_which_it_is() {
     desk.token("work").await.unwrap();
     let log = out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await);
     assert_eq!(log.lines().count(), 4, "{log}");
+}
+
+/// Q5, R1: nor do a rule's callers touch the login that another program began.
+#[tokio::test]
+async fn a_rule_denies_its_callers_the_end_of_others_logins() {
+    let exe = std::env::current_exe().unwrap();
+    let desk = ruled(&format!("rules = [{{ caller = \"exe:{}\", access = \"deny\" }}]", exe.display())).await;
+    let mut login = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    login.args(["login", "work", "--force", "--paste"]).stdin(Stdio::piped());
+    let _login = login.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let path = async || {
+        let path = desk.property(&account_path("work"), ACCOUNT, "LoginAttempt").await;
+        OwnedObjectPath::try_from(path).unwrap()
+    };
+    assert!(eventually(async || path().await.as_str() != "/").await, "{}", desk.log());
+    let login = desk.login(path().await).await;
+
+    for denied in [login.complete("http://127.0.0.1/callback?code=x").await, login.cancel().await] {
+        assert_eq!(word(&denied.unwrap_err()), "AccessDenied");
+    }
+
+    assert_eq!(login.wait(0).await.unwrap(), "pending");
+    let log = out(&desk.ctl(&["log", "--outcome", "AccessDenied"], "").await);
+    assert!(log.contains("  complete  AccessDenied  ") && log.contains("  cancel  AccessDenied  "), "{log}");
 }
 
 /// Q5, J1: a rule's callers get its narrower token, whatever they ask for, and others the whole one.
@@ -347,6 +372,24 @@ async fn an_account_can_be_asked_about_at_each_use() {
     assert_eq!(server.shown.lock().unwrap().shown, 2);
 }
 
+/// `confirm`: two calls of one program at the same time are two uses.
+#[tokio::test]
+async fn a_yes_to_one_use_hands_out_one_token() {
+    let desk = ruled("confirm = true").await;
+    let server = NotificationServer::start(&desk.bus).await;
+
+    let ((first, second), ()) =
+        tokio::join!(async { tokio::join!(desk.token("work"), desk.token("work")) }, async {
+            let id = question(&server).await;
+            server.click(id, "once", "").await;
+            assert!(eventually(async || server.shown.lock().unwrap().shown == 2).await);
+            let id = question(&server).await;
+            server.click(id, "deny", "").await;
+        });
+
+    assert_eq!([first, second].iter().filter(|token| token.is_ok()).count(), 1);
+}
+
 /// While paused nothing is handed out, after a restart either, and sessions live on.
 #[tokio::test]
 async fn a_pause_holds_through_a_restart_until_it_is_ended() {
@@ -431,6 +474,12 @@ async fn a_lock_is_heard_of_after_logind_has_failed() {
     assert!(eventually(async || desk.log().contains("pause_on_lock has no effect")).await, "{}", desk.log());
 
     logind.answers(true).await;
+    logind.lock(true).await;
+    until_paused(&desk, true).await;
+
+    // Where it forgets the hint, the desktop's next word of the same is no change, and no signal.
+    logind.restart().await;
+    until_paused(&desk, false).await;
     logind.lock(true).await;
     until_paused(&desk, true).await;
 
