@@ -71,6 +71,12 @@ impl Error {
             Self::Timeout(_) => "Timeout",
         }
     }
+
+    /// What it says, for people.
+    pub(super) fn sentence(&self) -> &str {
+        let text = zbus::DBusError::description(self).unwrap_or_default();
+        text.strip_prefix(self.word()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
+    }
 }
 
 impl From<session::error::Error> for Error {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use zbus::Connection;
@@ -46,6 +47,8 @@ use gate::Gate;
 use log_control::LogControl;
 
 const LOGIN_INTERFACE: &str = "org.bearerd.Broker1.Login";
+/// A portal may have to be started first, for which the bus has 25 seconds.
+const PORTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const LOG_CONTROL_PATH: &str = "/org/freedesktop/LogControl1";
 
 /// Everything that is served on one connection.
@@ -204,6 +207,10 @@ impl Bus {
     pub fn announce(self: &Arc<Self>, new: Vec<Unannounced>) {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         for new in new {
+            // A reload may have come first.
+            if served.contains_key(&new.account.config.name) {
+                continue;
+            }
             let (account, before) = (Arc::clone(&new.account), new.shown.view.state);
             let announcer = tokio::spawn(account::announce(Arc::clone(self), new)).abort_handle();
             let hook = (!account.config.on_change.is_empty()).then(|| {
@@ -240,16 +247,15 @@ impl Bus {
         browsers.entry(account.clone()).or_insert_with(|| Bucket::forced(now)).take(now)
     }
 
-    fn open_in_browser(&self, url: String, activation_token: Option<String>) {
-        let connection = self.connection.clone();
-        tokio::spawn(async move {
-            match portal::open_uri(&connection, &url, activation_token.as_deref()).await {
-                Ok(()) => tracing::info!("the portal was asked to open a browser"),
-                Err(error) => {
-                    tracing::info!(%error, "no portal opened a browser; the caller has the address");
-                }
+    async fn open_in_browser(&self, url: &str, activation_token: Option<&str>) -> zbus::Result<()> {
+        let opened = tokio::select! {
+            biased;
+            opened = portal::open_uri(&self.connection, url, activation_token) => opened,
+            () = self.clock().sleep(PORTAL_TIMEOUT) => {
+                Err(zbus::Error::Failure("the portal does not answer".to_owned()))
             }
-        });
+        };
+        opened.inspect(|()| tracing::info!("the portal was asked to open a browser"))
     }
 
     /// Changes whenever an account's state has changed; many changes at once are one.

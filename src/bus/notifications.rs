@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use zbus::names::OwnedUniqueName;
 use zbus::proxy::CacheProperties;
 use zbus::zvariant::Value;
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::Bus;
+use crate::access::log::Event as Asked;
 use crate::account::AccountName;
 use crate::clock::{BootTime, Clock};
 use crate::login::LoginOptions;
@@ -24,6 +26,9 @@ use crate::session::Need;
 const SETTLE: Duration = Duration::from_secs(5);
 /// For the keyring, which a desktop may unlock a while after the session's start.
 const SETTLE_KEYRING: Duration = Duration::from_secs(30);
+
+/// How long the reason of a failed click waits for its notification to be due again.
+const FAILED: Duration = Duration::from_secs(30);
 
 /// A server that takes longer is none. Nobody reads its signals meanwhile, and once they are too many nothing else is
 /// read from the bus, the answer that we wait for neither.
@@ -51,7 +56,16 @@ pub(super) trait Notifications {
 
 /// Where accounts say what they need; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Notifier(mpsc::UnboundedSender<(AccountName, Option<Told>)>);
+pub(super) struct Notifier(mpsc::UnboundedSender<News>);
+
+enum News {
+    /// What the account needs now.
+    Need(AccountName, Option<Told>),
+    /// The login that a click asked for has come to nothing, and why.
+    Failed(AccountName, String),
+    /// The server has answered after all, or has ended.
+    Answered,
+}
 
 /// A reason, and the account's sentence about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,15 +78,27 @@ impl Notifier {
     /// Follows what is said, until `bus` ends.
     pub(super) fn start(bus: Weak<Bus>, connection: Connection, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (needs, cards) = (BTreeMap::new(), BTreeMap::new());
-        tokio::spawn(Desk { bus, connection, clock, server: None, needs, cards }.work(receiver));
+        let desk = Desk {
+            bus,
+            connection,
+            clock,
+            server: None,
+            needs: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            cards: BTreeMap::new(),
+        };
+        tokio::spawn(desk.work(receiver));
         Self(sender)
     }
 
     /// What the account needs now.
     pub(super) fn tell(&self, account: &AccountName, told: Option<Told>) {
+        self.send(News::Need(account.clone(), told));
+    }
+
+    fn send(&self, news: News) {
         // It ends with the bus only.
-        let _ = self.0.send((account.clone(), told));
+        let _ = self.0.send(news);
     }
 }
 
@@ -85,6 +111,8 @@ struct Card {
     due: Option<BootTime>,
     /// As the server knows it; `None` before it is shown, and after the user has closed it.
     id: Option<u32>,
+    /// The server did not answer.
+    unseen: bool,
     /// The window system's permission to come to the front, from the click.
     activation: Option<String>,
 }
@@ -108,10 +136,10 @@ pub(super) struct Server {
 }
 
 /// What a notification shows: its buttons are key and label in turn.
-pub(super) struct Text<'a> {
-    pub(super) summary: &'a str,
-    pub(super) body: &'a str,
-    pub(super) actions: &'a [&'a str],
+pub(super) struct Text {
+    pub(super) summary: String,
+    pub(super) body: String,
+    pub(super) actions: Vec<&'static str>,
     pub(super) urgency: u8,
     /// In milliseconds; 0: it stays, -1: as the server has it.
     pub(super) lifetime: i32,
@@ -125,16 +153,20 @@ struct Desk {
     /// Looked for when there is something to show.
     server: Option<Server>,
     needs: BTreeMap<AccountName, Told>,
+    /// Why the last click came to nothing, to be shown until then.
+    failed: BTreeMap<AccountName, (String, BootTime)>,
     cards: BTreeMap<Subject, Card>,
 }
 
 impl Desk {
-    async fn work(mut self, mut needs: mpsc::UnboundedReceiver<(AccountName, Option<Told>)>) {
+    async fn work(mut self, mut news: mpsc::UnboundedReceiver<News>) {
         loop {
             let due = self.cards.values().filter_map(|card| card.due).min();
             tokio::select! {
-                need = needs.recv() => match need {
-                    Some((account, told)) => self.take(account, told).await,
+                news = news.recv() => match news {
+                    Some(News::Need(account, told)) => self.take(account, told).await,
+                    Some(News::Failed(account, why)) => self.take_failure(account, why),
+                    Some(News::Answered) => self.show_unseen(),
                     None => return,
                 },
                 event = next(&mut self.server) => match event {
@@ -169,29 +201,64 @@ impl Desk {
                 Some(card) if card.told.need == told.need => card.told = told,
                 Some(card) => (card.told, card.due) = (told, Some(now)),
                 None => {
-                    let settle = if told.need == Need::Unlock { SETTLE_KEYRING } else { SETTLE };
-                    let card = Card { told, due: Some(now.after(settle)), id: None, activation: None };
+                    let settle = match &subject {
+                        None => SETTLE_KEYRING,
+                        // Who has just clicked waits for what comes of it.
+                        Some(account) if self.failed.contains_key(account) => Duration::ZERO,
+                        Some(_) => SETTLE,
+                    };
+                    let due = Some(now.after(settle));
+                    let card = Card { told, due, id: None, unseen: false, activation: None };
                     self.cards.insert(subject, card);
                 }
             }
         }
     }
 
+    /// Shows the notification again, with the reason: the click may have closed it, and the login that was begun
+    /// withdraws it.
+    fn take_failure(&mut self, account: AccountName, why: String) {
+        let now = self.clock.now().boot;
+        if let Some(card) = self.cards.get_mut(&Some(account.clone())) {
+            card.due = Some(now);
+        }
+        self.failed.insert(account, (why, now.after(FAILED)));
+    }
+
     async fn show_due(&mut self) {
         let now = self.clock.now().boot;
+        self.failed.retain(|_, (_, until)| *until > now);
         let is_due = |card: &Card| card.due.is_some_and(|due| due <= now);
         let due: Vec<Subject> =
             self.cards.iter().filter(|(_, card)| is_due(card)).map(|(subject, _)| subject.clone()).collect();
         for subject in due {
-            if let Err(error) = self.show(&subject).await {
-                tracing::debug!(%error, "no notification was shown");
-                self.server = None;
+            match self.show(&subject).await {
+                Ok(true) => {}
+                // Nor will it answer about the others now.
+                Ok(false) => {
+                    for card in self.cards.values_mut().filter(|card| is_due(card)) {
+                        (card.due, card.unseen) = (None, true);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no notification was shown");
+                    self.server = None;
+                }
             }
         }
     }
 
-    async fn show(&mut self, subject: &Subject) -> zbus::Result<()> {
-        let Some(card) = self.cards.get_mut(subject) else { return Ok(()) };
+    fn show_unseen(&mut self) {
+        let now = self.clock.now().boot;
+        for card in self.cards.values_mut().filter(|card| card.unseen) {
+            (card.due, card.unseen) = (Some(now), false);
+        }
+    }
+
+    /// Whether the server has answered.
+    async fn show(&mut self, subject: &Subject) -> zbus::Result<bool> {
+        let Some(card) = self.cards.get_mut(subject) else { return Ok(true) };
         card.due = None;
         let server = match self.server.take() {
             Some(server) => server,
@@ -199,11 +266,19 @@ impl Desk {
         };
         let server = self.server.insert(server);
         let (summary, actions) = words(subject.as_ref(), card.told.need);
-        let body = escaped(&card.told.message);
-        let text = Text { summary: &summary, body: &body, actions, urgency: 1, lifetime: -1 };
-        let shown = in_time(&self.clock, server.notify(card.id.unwrap_or_default(), &text)).await;
-        card.id = Some(shown.unwrap_or(Err(zbus::Error::Failure(SILENT.to_owned())))?);
-        Ok(())
+        let why = subject.as_ref().and_then(|account| self.failed.remove(account));
+        let why = why.map(|(why, _)| why + "\n").unwrap_or_default();
+        let body = escaped(&(why + &card.told.message));
+        let text = Text { summary, body, actions: actions.to_vec(), urgency: 1, lifetime: -1 };
+        let mut reply = tokio::spawn(server.notify(card.id.unwrap_or_default(), text));
+        let Some(answered) = in_time(&self.clock, &mut reply).await else {
+            tracing::debug!("{SILENT}");
+            card.unseen = true;
+            tokio::spawn(late(reply, server.proxy.clone(), card.id, self.bus.clone()));
+            return Ok(false);
+        };
+        card.id = Some(server.shown(&answered.map_err(|_| zbus::Error::InterfaceNotFound)??)?);
+        Ok(true)
     }
 
     async fn withdraw(&mut self, id: Option<u32>) {
@@ -242,28 +317,56 @@ impl Desk {
     }
 
     /// A task: the provider may take its time, and the server's signals are to be read meanwhile.
-    fn log_in(&self, account: AccountName, activation: Option<String>) {
-        let Some(bus) = self.bus.upgrade() else { return };
+    fn log_in(&mut self, account: AccountName, activation: Option<String>) {
+        self.failed.remove(&account);
+        let (Some(bus), Some(server)) = (self.bus.upgrade(), &self.server) else { return };
+        let teller = server.owner.clone();
         tokio::spawn(async move {
-            if let Err(error) = bus.log_in(&account, activation).await {
-                tracing::warn!(%account, %error, "no login was started");
+            if let Err(why) = bus.log_in(&account, activation, teller).await {
+                tracing::warn!(%account, why, "a click on \"Log in\" came to nothing");
+                bus.notifier.send(News::Failed(account, why));
             }
         });
     }
 }
 
 impl Bus {
-    /// A login that the user has asked for at the desktop.
+    /// A login that the user has asked for at the desktop; the error is a sentence for them.
     async fn log_in(
         self: &Arc<Self>,
         account: &AccountName,
         activation: Option<String>,
-    ) -> Result<(), super::Error> {
-        let started = self.accounts.account(account.as_str())?.session.login(LoginOptions::default()).await?;
-        self.serve_login(&started.attempt).await?;
+        teller: Option<OwnedUniqueName>,
+    ) -> Result<(), String> {
+        let failed = |error: super::Error| format!("The login could not be started: {}", error.sentence());
+        let configured = self.accounts.account(account.as_str()).map_err(|error| failed(error.into()))?;
+        let started = configured.session.login(LoginOptions::default());
+        let permit = match &teller {
+            Some(teller) => Some(self.gate.desktop_login(teller, account).await),
+            None => None,
+        };
+        let started = match &permit {
+            Some(permit) => permit.run(started).await,
+            None => started.await.map_err(Into::into),
+        };
+        let started = started.map_err(failed)?;
+        let attempt = Arc::clone(&started.attempt);
+        if let Some(permit) = permit.filter(|_| !started.joined) {
+            let attempt = Arc::clone(&attempt);
+            tokio::spawn(async move { permit.ended(Asked::LoginEnd, attempt.ended().await.as_str()) });
+        }
+        self.serve_login(&attempt).await.map_err(|error| failed(error.into()))?;
         // Joined or not: the user wants to see the page.
-        self.open_in_browser(started.attempt.view().url, activation);
-        Ok(())
+        let Err(error) = self.open_in_browser(&attempt.view().url, activation.as_deref()).await else {
+            return Ok(());
+        };
+        tracing::debug!(%error, "no portal opened a browser");
+        // Nobody sees it; one that was joined is somebody's who has the address.
+        if !started.joined {
+            attempt.cancel();
+            attempt.ended().await;
+        }
+        Err("No browser could be opened from here.".to_owned())
     }
 }
 
@@ -281,13 +384,24 @@ impl Server {
         Ok(Self { proxy, signals, owner: None })
     }
 
-    /// Shows a notification, in the place of the one with that id unless it is 0, and returns its id.
-    pub(super) async fn notify(&mut self, replaces: u32, text: &Text<'_>) -> zbus::Result<u32> {
-        let hints =
-            HashMap::from([("category", Value::from("network")), ("urgency", Value::from(text.urgency))]);
-        let (Text { summary, body, actions, .. }, icon) = (text, "dialog-password");
-        let shown = ("bearerd", replaces, icon, summary, body, actions, hints, text.lifetime);
-        let reply = self.proxy.inner().call_method("Notify", &shown).await?;
+    /// Shows a notification, in the place of the one with that id unless it is 0; the answer is for [`Self::shown`].
+    pub(super) fn notify(
+        &self,
+        replaces: u32,
+        text: Text,
+    ) -> impl Future<Output = zbus::Result<Message>> + Send + use<> {
+        let proxy = self.proxy.inner().clone();
+        async move {
+            let urgency = Value::from(text.urgency);
+            let hints = HashMap::from([("category", Value::from("network")), ("urgency", urgency)]);
+            let Text { summary, body, actions, lifetime, .. } = text;
+            let shown = ("bearerd", replaces, "dialog-password", summary, body, actions, hints, lifetime);
+            proxy.call_method("Notify", &shown).await
+        }
+    }
+
+    /// The notification's id, from the answer.
+    pub(super) fn shown(&mut self, reply: &Message) -> zbus::Result<u32> {
         self.owner = reply.header().sender().map(|name| name.to_owned().into());
         reply.body().deserialize()
     }
@@ -295,6 +409,24 @@ impl Server {
     fn said(&self, message: &Message) -> bool {
         let header = message.header();
         header.sender().is_some_and(|sender| self.owner.as_ref().is_some_and(|owner| sender == owner.inner()))
+    }
+}
+
+/// Takes an answer that came too late: nobody knows that notification, so it goes, and is shown anew.
+async fn late(
+    reply: JoinHandle<zbus::Result<Message>>,
+    proxy: NotificationsProxy<'static>,
+    replaced: Option<u32>,
+    bus: Weak<Bus>,
+) {
+    if let Ok(Ok(reply)) = reply.await
+        && let Ok(id) = reply.body().deserialize::<u32>()
+        && replaced != Some(id)
+    {
+        let _ = proxy.close_notification(id).await;
+    }
+    if let Some(bus) = bus.upgrade() {
+        bus.notifier.send(News::Answered);
     }
 }
 

@@ -64,8 +64,9 @@ async fn show(
     }
     actions.extend([DENY, "Deny"]);
     // Stays until it is answered, beside others.
-    let text = Text { summary: &summary, body: &body, actions: &actions, urgency: 2, lifetime: 0 };
-    let id = server.notify(0, &text).await?;
+    let text = Text { summary, body, actions, urgency: 2, lifetime: 0 };
+    let reply = server.notify(0, text).await?;
+    let id = server.shown(&reply)?;
     Ok(Some((server, id)))
 }
 

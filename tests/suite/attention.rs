@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use bearerd::bus::NAME;
-use bearerd::sandbox::provider::Settings;
+use bearerd::sandbox::provider::{Push, Settings};
 use futures_util::StreamExt as _;
 use zbus::MessageStream;
 use zbus::fdo::{DBusProxy, RequestNameFlags};
@@ -46,6 +46,56 @@ async fn a_lost_session_is_told_once_and_its_button_logs_in() {
     desk.until_state("work", "ready").await;
     assert!(eventually(async || server.shown.lock().unwrap().open.is_empty()).await);
     assert_eq!(server.shown.lock().unwrap().shown, 1);
+}
+
+/// A click that opens no browser, as on a desktop without a portal, says so and leaves no login behind, also where the
+/// click has closed the notification; that it was begun is on record.
+#[tokio::test]
+async fn a_click_that_opens_no_browser_says_so() {
+    let desk = Desk::logged_in().await;
+    let server = NotificationServer::start(&desk.bus).await;
+    desk.provider.end_sessions();
+    desk.forced_token("work").await.ok();
+    let open = || server.shown.lock().unwrap().open.iter().map(|(id, card)| (*id, card.clone())).next();
+    assert!(eventually(async || open().is_some()).await, "{}", desk.log());
+    let (id, _) = open().unwrap();
+
+    server.click(id, "login", "").await;
+    server.dismiss(id).await;
+
+    let said = |body: &str| {
+        body.starts_with("No browser could be opened from here.\n")
+            && body.ends_with("run: bearerctl login work")
+    };
+    assert!(eventually(async || open().is_some_and(|(_, card)| said(&card.body))).await, "{}", desk.log());
+    assert_eq!(desk.account_text("work", "State").await, "expired");
+    let log = desk.ctl(&["log", "work"], "").await;
+    let log = String::from_utf8(log.stdout).unwrap();
+    assert!(log.contains("  login  granted  ") && log.contains("  login-end  cancelled  "), "{log}");
+}
+
+/// A login that cannot even be started says why, in the notification.
+#[tokio::test]
+async fn a_click_whose_login_cannot_start_says_why() {
+    let settings = Settings { push: Push::Offered, ..Settings::default() };
+    let mut desk = Desk::bare(settings).await;
+    desk.write_config(&desk.discovered_account("work", "store = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let server = NotificationServer::start(&desk.bus).await;
+    let _portal = Portal::start(&desk.bus).await;
+    desk.provider.end_sessions();
+    desk.forced_token("work").await.ok();
+    let open = || server.shown.lock().unwrap().open.iter().map(|(id, card)| (*id, card.clone())).next();
+    assert!(eventually(async || open().is_some()).await, "{}", desk.log());
+    desk.provider.go_down();
+
+    server.click(open().unwrap().0, "login", "").await;
+
+    let said = |body: &str| body.starts_with("The login could not be started: ");
+    assert!(eventually(async || open().is_some_and(|(_, card)| said(&card.body))).await, "{}", desk.log());
+    assert_eq!(server.shown.lock().unwrap().open.len(), 1);
 }
 
 /// What the user has closed stays closed; network trouble and a plain missing login are never told.
