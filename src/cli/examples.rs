@@ -36,8 +36,10 @@ Examples:
 
 pub(super) const GIT_CREDENTIAL: &str = "\
 Examples:
-  git config --global credential.https://git.example.com.helper '!bearerctl git-credential'
+  git config --global --replace-all credential.https://git.example.com.helper ''
+  git config --global --add credential.https://git.example.com.helper '!bearerctl git-credential'
 
+The first line keeps the token from helpers that are configured already, such as git's store.
 The account is the one with https://git.example.com in its api_origins.";
 
 pub(super) const ASKPASS: &str = "\

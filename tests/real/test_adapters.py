@@ -13,6 +13,7 @@ import threading
 
 import pytest
 
+from conftest import PROJECT
 from processes import required, run, until
 from sandboxed import Sandbox
 
@@ -140,6 +141,34 @@ def a_git_server_that_no_account_names_gets_no_token(sandbox, git_server, tmp_pa
     assert not any(git_server.seen), "a token was sent"
     assert (named.returncode, named.stdout) == (2, "")
     assert f'add api_origins = ["{git_server.origin}"]' in named.stderr
+
+
+def the_cookbooks_lines_keep_the_token_from_gits_store(sandbox, git_server, tmp_path):
+    """git tells every configured helper what a server took."""
+    sandbox.allow(git_server.origin)
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {"HOME": str(home), "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+    git = required("git")
+    sandbox.run(git, "config", "--global", "credential.helper", "store", env=env, check=True)
+    lines = _cookbook("git").replace("https://git.example.com", git_server.origin)
+    assert lines.count(git_server.origin) == 2, lines
+
+    sandbox.run("sh", "-ec", lines, env=env, check=True)
+    done = sandbox.run(git, "clone", "--quiet", f"{git_server.origin}/notes.git", tmp_path / "clone", env=env, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert sandbox.token() in git_server.seen
+    assert not [*tmp_path.rglob(".git-credentials")]
+    other = "protocol=https\nhost=other.example\nusername=robin\npassword=other\n\n"
+    sandbox.run(git, "credential", "approve", stdin=other, env=env, check=True)
+    assert (home / ".git-credentials").read_text() == "https://robin:other@other.example\n"
+
+
+def _cookbook(heading):
+    """The first shell lines below a heading of docs/cookbook.md."""
+    below = (PROJECT / "docs/cookbook.md").read_text().partition(f"\n## {heading}\n")[2]
+    return below.partition("```sh\n")[2].partition("```")[0]
 
 
 def git_asks_the_helper_for_passwords(sandbox, git_server, binaries, tmp_path):
