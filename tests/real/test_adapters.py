@@ -352,6 +352,15 @@ def a_header_goes_to_curl_through_a_file(sandbox):
     assert done.stdout == "200", done.stderr
 
 
+def a_shell_exports_the_token_as_the_cookbook_says(sandbox):
+    line = next(line for line in _cookbook("Any program that reads a variable or a header").splitlines() if "eval" in line)
+    script = f"{line.replace('ACCOUNT', 'sandbox')}\nsh -c 'printf %s \"$BEARER_TOKEN\"'"
+
+    done = sandbox.run("sh", "-ec", script)
+
+    assert done.stdout == sandbox.token(), done.stderr
+
+
 def a_command_reads_a_token_file_that_nobody_else_can_and_that_ends_with_it(sandbox):
     script = 'stat -c "%a %u" "$BEARER_TOKEN_FILE"; echo "${BEARER_TOKEN-unset}"; cat "$BEARER_TOKEN_FILE"; exit 3'
 
