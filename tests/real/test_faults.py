@@ -152,6 +152,7 @@ def a_reset_before_the_request_arrives_is_tried_again(desktop, keycloak, relay):
     assert isinstance(Caller(desktop).answer(), str)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     matrix.row(20, "connection reset before the request arrives", "token", 1, "lives")
 
 
@@ -185,6 +186,7 @@ def a_provider_that_is_down_is_said_and_its_return_noticed(desktop, keycloak, re
     assert time.monotonic() - came_back < 3
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     what = "provider down for longer than the access token lives"
     matrix.row(22, what, "`ProviderUnreachable` within 15 s; token within 2 s of its return", 1, "lives")
 
@@ -192,7 +194,7 @@ def a_provider_that_is_down_is_said_and_its_return_noticed(desktop, keycloak, re
 def a_provider_that_hangs_holds_up_nobody_else(desktop, keycloak, relay):
     """N18; section 10: other accounts are served, and the answer is taken when it comes."""
     user = desktop.ready_account("work", client=realm.BRIEF_CLIENT)
-    desktop.ready_account("other", realm_name="short", client=realm.PUBLIC_CLIENT, through_relay=False)
+    other = desktop.ready_account("other", realm_name="short", client=realm.PUBLIC_CLIENT, through_relay=False)
     _run_out(desktop)
     relay.hold("refresh_token")
     stuck = Caller(desktop)
@@ -201,12 +203,14 @@ def a_provider_that_hangs_holds_up_nobody_else(desktop, keycloak, relay):
     began = time.monotonic()
     assert isinstance(Caller(desktop, "other", force=True).answer(), str)
     assert time.monotonic() - began < 3
+    assert _refreshes(keycloak, other, "short") == 1
     assert stuck.answer().word == "Timeout"
     waiting = Caller(desktop)
     relay.release()
     assert isinstance(waiting.answer(), str)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     matrix.row(23, "provider hangs", "`Timeout` after 15 s; token as soon as it answers", 1, "lives")
     matrix.row(23.5, "the same, for other accounts", "token, at once", 1, "lives")
 
@@ -229,6 +233,7 @@ def a_broken_certificate_costs_nothing(desktop, keycloak, tmp_path):
     assert isinstance(Caller(desktop).answer(), str)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     relay.close()
     matrix.row(24, "TLS broken (another certificate)", "`ProviderUnreachable` that names it, then token", 1, "lives")
 
@@ -263,12 +268,13 @@ def a_process_stopped_past_the_access_token_hands_out_no_dead_one(desktop, keycl
 
     assert keycloak.introspect("app", token)["active"]
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     matrix.row(30, "`SIGSTOP` past the access token's life", "token", 1, "lives")
 
 
 def a_process_stopped_past_the_session_asks_once_and_says_so(desktop, keycloak, relay):
     """N12."""
-    desktop.ready_account("work", realm_name="short", client=realm.PUBLIC_CLIENT)
+    user = desktop.ready_account("work", realm_name="short", client=realm.PUBLIC_CLIENT)
     desktop.daemon.signal(signal.SIGSTOP)
     ends = time.time() + 22
     until("the session's end", lambda: time.time() > ends, 40, every=0.2)
@@ -278,6 +284,7 @@ def a_process_stopped_past_the_session_asks_once_and_says_so(desktop, keycloak, 
     assert desktop.refused_token("work").word == "LoginRequired"
     desktop.until_state("work", "expired")
     assert relay.count("refresh_token") == before + 1
+    assert _refreshes(keycloak, user, "short") == 0
     matrix.row(31, "`SIGSTOP` past the session's life", "`LoginRequired`", 0, "ended by Keycloak")
 
 
@@ -289,6 +296,7 @@ def a_boot_clock_a_day_ahead_changes_nothing(desktop, keycloak):
     desktop.start_daemon(within=[required("unshare"), "-T", "--boottime", "86400", "--"])
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     matrix.row(32, "boot clock a day ahead after a restart", "token", 1, "lives")
 
 
@@ -308,6 +316,7 @@ def a_suspend_waits_for_the_refresh_and_none_is_sent_into_one(desktop, keycloak,
     logind.prepare_for_sleep(True)
     relay.release()
     assert isinstance(caller.answer(), str)
+    assert _refreshes(keycloak, user) == 1
     until("the suspend's release", lambda: not logind.delayed(), 10)
 
     sent = relay.count("refresh_token")
@@ -319,15 +328,16 @@ def a_suspend_waits_for_the_refresh_and_none_is_sent_into_one(desktop, keycloak,
     assert isinstance(caller.answer(), str)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 2
     logind.close()
     system.stop()
     matrix.row(33, "`PrepareForSleep` with a refresh on its way", "token; the suspend waits for it", 1, "lives")
     matrix.row(34, "a token is due after `PrepareForSleep`", "token, after the wake-up", 1, "lives")
 
 
-def a_new_route_ends_the_wait_for_the_next_try(desktop):
+def a_new_route_ends_the_wait_for_the_next_try(desktop, keycloak):
     """N11: in a network namespace of its own, without a way out."""
-    desktop.ready_account("work")
+    user = desktop.ready_account("work")
     desktop.stop_daemon()
     desktop.start_daemon(within=[required("unshare"), "-n", "--"])
     assert desktop.refused_token("work").word == "ProviderUnreachable"
@@ -340,6 +350,7 @@ def a_new_route_ends_the_wait_for_the_next_try(desktop):
         subprocess.run(inside, check=True, capture_output=True, timeout=10)
 
     until("a try soon", lambda: not far(), 6)
+    assert _refreshes(keycloak, user) == 0
     matrix.row(35, "a route to the network appears", "no wait for the backoff's end", 0, "lives")
 
 
@@ -359,6 +370,7 @@ def a_keyring_killed_with_the_answer_on_its_way_is_caught_up_with(desktop, keycl
     desktop.restart_daemon(kill=True)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 2
     matrix.row(40, "keyring killed in mid-rotation, started again, `kill -9`", "token each time", 2, "lives")
 
 
@@ -375,6 +387,7 @@ def a_keyring_locked_with_the_answer_on_its_way_is_caught_up_with(desktop, keycl
     desktop.restart_daemon(kill=True)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 2
     matrix.row(41, "keyring locked in mid-rotation, unlocked, `kill -9`", "token each time", 2, "lives")
 
 
@@ -392,6 +405,7 @@ def a_keyring_that_hangs_holds_a_caller_for_two_seconds(desktop, keycloak, relay
     desktop.until_state("work", "ready", 90)
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
     matrix.row(42, "keyring hangs in mid-rotation", "token after 2 s", 1, "lives")
 
 
@@ -410,6 +424,7 @@ def a_new_bus_finds_the_session_again(desktop, keycloak):
     desktop.start_daemon()
 
     assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 2
     matrix.row(50, "the bus dies and comes back", "token from the next bearerd", 2, "lives")
 
 
@@ -484,9 +499,9 @@ def short_tokens_are_not_refreshed_on_every_call(desktop, keycloak):
     matrix.row(62, "300 s tokens, 5 calls", "5 tokens", 0, "lives")
 
 
-def a_client_that_says_nothing_holds_up_nobody(desktop):
+def a_client_that_says_nothing_holds_up_nobody(desktop, keycloak):
     """Half a handshake and half a message on the bus."""
-    desktop.ready_account("work")
+    user = desktop.ready_account("work")
     path = desktop.bus.address.removeprefix("unix:path=")
     silent, stuttering = (socket.socket(socket.AF_UNIX) for _ in range(2))
     silent.connect(path)
@@ -497,6 +512,7 @@ def a_client_that_says_nothing_holds_up_nobody(desktop):
     assert isinstance(Caller(desktop).answer(), str)
     assert time.monotonic() - began < 1
 
+    assert _refreshes(keycloak, user) == 0
     silent.close()
     stuttering.close()
     matrix.row(63, "a client connects and says nothing", "others: token, at once", 0, "lives")
