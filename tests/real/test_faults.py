@@ -531,9 +531,9 @@ def a_slow_refresh_of_one_account_delays_no_other(desktop, keycloak, relay, held
     matrix.row(64, "refresh of account 1 takes long", "account 2: token, at once", 1, "lives")
 
 
-def nothing_is_left_in_a_core_dump(desktop):
-    """R3: there is none, and nobody but root may look."""
-    desktop.ready_account("work")
+def nothing_is_left_in_a_core_dump(desktop, keycloak):
+    """R3: there is none, and nobody but root may look; D7: the session is in the keyring."""
+    user = desktop.ready_account("work")
     limits = open(f"/proc/{desktop.daemon.pid}/limits").read()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4] == "0", core
@@ -542,7 +542,12 @@ def nothing_is_left_in_a_core_dump(desktop):
     desktop.daemon = None
     left = [path for path in desktop.folder.rglob("core*") if path.is_file()]
     assert not left, left
-    matrix.row(65, "abort", "no core dump, so no copy of a token", 0, "lives")
+
+    desktop.start_daemon()
+
+    assert _lives(desktop, keycloak, user)
+    assert _refreshes(keycloak, user) == 1
+    matrix.row(65, "abort", "no core dump, so no copy of a token; token after the restart", 1, "lives")
 
 
 def the_table_in_the_docs_is_what_happened():
