@@ -13,6 +13,7 @@ from relay import Relay
 from session import Session, closing
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
+_FILTERED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items):
@@ -26,6 +27,21 @@ def pytest_collection_modifyitems(items):
         return 1 if item.get_closest_marker("first") else 3 if item.get_closest_marker("last") else 2
 
     items.sort(key=place)
+
+
+def pytest_deselected(items):
+    """Tests that -k, -m or --deselect take away."""
+    for item in items:
+        item.config.stash[_FILTERED] = True
+
+
+@pytest.fixture
+def whole(request):
+    """Whether everything but the tables ran, and held: a table has the rows of this run then, and no others."""
+    session, config = request.session, request.config
+    files = {path.name for path in pathlib.Path(__file__).parent.glob("test_*.py")}
+    filtered = config.stash.get(_FILTERED, False) or any("::" in argument for argument in config.args)
+    return not filtered and not session.testsfailed and files == {item.path.name for item in session.items}
 
 
 @pytest.fixture(scope="session")

@@ -163,9 +163,9 @@ def an_unlock_dialog_that_nobody_answers_keeps_no_caller_waiting(on):
     fact(10, "its dialog stays unanswered", on.keyring, "token, `unsaved`; saved after a restart of the keyring")
 
 
-def the_table_in_the_docs_is_what_happened():
+def the_table_in_the_docs_is_what_happened(whole):
     """docs/keyrings.md; UPDATE_EXPECT=1 writes it."""
-    _table.check({kind.name: f"{kind.name} {keyrings.version(kind)}" for kind in keyrings.ALL})
+    _table.check({kind.name: f"{kind.name} {keyrings.version(kind)}" for kind in keyrings.ALL}, whole)
 
 
 def _kinds(keyring):
