@@ -98,6 +98,14 @@ pub fn read(
     })
 }
 
+/// Whether there is such a login, and not for this client (RFC 6749 section 5.2; Keycloak has a switch for each).
+/// With a 401 the same code says that the client's secret is wrong.
+#[must_use]
+pub fn is_barred(status: u16, error: &ProviderError) -> bool {
+    let code = error.code.as_deref();
+    status != 401 && error.class == Class::Refused && code == Some("unauthorized_client")
+}
+
 /// Reads the token endpoint's answer to a poll: by its code, whatever its status, which differs.
 ///
 /// # Errors
@@ -158,6 +166,23 @@ mod tests {
             r#"{"error":"unauthorized_client"}"#,
         ] {
             assert!(began(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_this_login_is_told_from_a_wrong_secret() {
+        for (status, code, barred) in [
+            (400, "unauthorized_client", true),
+            (403, "unauthorized_client", true),
+            (401, "unauthorized_client", false),
+            (503, "unauthorized_client", false),
+            (401, "invalid_client", false),
+            (400, "invalid_client", false),
+            (400, "invalid_scope", false),
+        ] {
+            let answer = HttpAnswer::json(status, &format!(r#"{{"error":"{code}"}}"#));
+            let error = read(&answer, "https", None, None).err().unwrap();
+            assert_eq!(is_barred(status, &error), barred, "{status} {code}");
         }
     }
 

@@ -85,7 +85,8 @@ pub trait Provider: Send + Sync + 'static {
         stored_secret: Option<ClientSecret>,
     ) -> impl Future<Output = Result<Pushed, ProviderError>> + Send;
 
-    /// Begins a login on another device (RFC 8628 section 3.1); `None` when the provider has none.
+    /// Begins a login on another device (RFC 8628 section 3.1); `None` when the provider has none
+    /// for this client.
     fn authorize_device(
         &self,
         stored_secret: Option<ClientSecret>,

@@ -354,7 +354,14 @@ impl Provider for OAuthProvider {
         }
         form.extend(self.config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let answer = self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await;
-        device::read(&answer.map_err(unspent)?, url.scheme(), verifier, key).map(Some)
+        let answer = answer.map_err(unspent)?;
+        match device::read(&answer, url.scheme(), verifier, key) {
+            Err(error) if device::is_barred(answer.status, &error) => {
+                tracing::info!(%error, "the provider has no login on another device for this client");
+                Ok(None)
+            }
+            begun => begun.map(Some),
+        }
     }
 
     async fn poll_device(

@@ -206,7 +206,7 @@ pub(super) fn only_paste(account: &str) -> String {
 
 pub(super) fn no_device_login(account: &str) -> String {
     format!(
-        "the provider of {account:?} offers no login by a code on another device; run: bearerctl login {account} --paste"
+        "the provider of {account:?} offers this client no login by a code on another device; run: bearerctl login {account} --paste"
     )
 }
 

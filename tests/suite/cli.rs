@@ -136,6 +136,25 @@ async fn without_a_browser_a_login_shows_a_code_for_another_device() {
     assert!(child.wait().await.unwrap().success());
 }
 
+/// I1: a provider that has codes for other clients only leaves the next way, without the user's doing.
+#[tokio::test]
+async fn a_client_without_device_logins_is_logged_in_the_next_way() {
+    let desk = Desk::start().await;
+    desk.provider.next_front(Fault::error(400, "unauthorized_client", "The flow is disabled."));
+    let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+    command.args(["login"]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = lines.next_line().await.unwrap().unwrap();
+    let url = lines.next_line().await.unwrap().unwrap();
+    assert!(url.trim().starts_with(&desk.provider.authorization_endpoint()), "{first} {url}");
+
+    Browser::new().approve(url.trim()).await;
+
+    while !lines.next_line().await.unwrap().unwrap().starts_with("logged in to \"work\" as robin") {}
+    assert!(child.wait().await.unwrap().success());
+}
+
 /// Ctrl-C ends the login that it started, and its port.
 #[tokio::test]
 async fn ctrl_c_cancels_the_login() {

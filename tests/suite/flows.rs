@@ -272,6 +272,22 @@ async fn a_provider_without_device_logins_is_told_apart() {
     assert!(error.to_string().ends_with("run: bearerctl login work --paste"), "{error}");
 }
 
+/// K14: Keycloak has such logins for each realm, and for a client only if that is switched on; a wrong secret's 401 is
+/// another matter.
+#[tokio::test]
+async fn a_client_without_device_logins_is_told_apart_and_not_refused() {
+    let desk = discovered(Settings::default(), "").await;
+    let off = "Client is not allowed to initiate OAuth 2.0 Device Authorization Grant.";
+    for (status, expected, state) in
+        [(400, "InvalidOption", "logged-out"), (401, "ProviderRefused", "refused")]
+    {
+        desk.provider.next_front(Fault::error(status, "unauthorized_client", off));
+        let error = start(&desk, "device").await.unwrap_err();
+        assert_eq!(word(&error), expected, "{error}");
+        assert_eq!(desk.state("work").await, state);
+    }
+}
+
 /// H9: asked for, so required and checked.
 #[tokio::test]
 async fn a_login_older_than_max_age_is_refused() {
