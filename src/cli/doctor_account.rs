@@ -9,6 +9,7 @@ use super::output;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigDirs, Endpoints, ExplicitEndpoints, OAuthConfig, RedirectUri, Source};
 use crate::oidc::http::Http;
+use crate::oidc::text::shell_word;
 
 /// Prints every finding; fails when something is wrong.
 pub(super) async fn examine(name: &str, json: bool) -> Result<(), Failure> {
@@ -22,9 +23,9 @@ pub(super) async fn examine(name: &str, json: bool) -> Result<(), Failure> {
     let mut findings = provider(oauth, &account.provider, &clock).await;
     findings.extend(redirect(oauth));
     findings.push(note(format!(
-        "what its logins' token answers held (names and lifetimes only): journalctl --user -u bearerd -g \
-         \"token answer\" F_CLIENT_ID={}",
-        oauth.client_id
+        "what its logins' token answers held (names and lifetimes only): journalctl --user -u bearerd \
+         F_CLIENT_ID={} -g \"token answer held\"",
+        shell_word(&oauth.client_id)
     )));
     doctor::report(&findings, json)
 }

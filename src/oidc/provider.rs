@@ -391,6 +391,7 @@ impl Provider for OAuthProvider {
             Ok(tokens) => tokens,
             Err(other) => return other,
         };
+        self.log_contents(&answer);
         match self.granted(&endpoints, tokens, None, authorization.key.clone(), answer.date).await {
             Ok(granted) => Polled::Granted(Box::new(granted)),
             Err(error) => Polled::Failed(error),
@@ -417,11 +418,7 @@ impl Provider for OAuthProvider {
         let answer =
             self.post(&endpoints, &endpoints.token, form, stored_secret, key, http::CALL_TIMEOUT).await?;
         let tokens = token::read_answer(&answer, key.is_some()).map_err(|error| self.explain(error))?;
-        tracing::info!(
-            members = token::contents(&answer),
-            client_id = self.config.client_id,
-            "a login's token answer"
-        );
+        self.log_contents(&answer);
         self.granted(&endpoints, tokens, exchange.nonce.as_deref(), exchange.key.clone(), answer.date).await
     }
 
@@ -542,6 +539,12 @@ impl Provider for OAuthProvider {
 }
 
 impl OAuthProvider {
+    /// Where `bearerctl doctor ACCOUNT` says that it is: in the words, for journalctl shows no fields.
+    fn log_contents(&self, answer: &token::HttpAnswer) {
+        let contents = token::contents(answer);
+        tracing::info!(client_id = self.config.client_id, "a login's token answer held: {contents}");
+    }
+
     /// What a refused exchange means for the configuration.
     fn explain(&self, mut error: ProviderError) -> ProviderError {
         let offline = self.config.scopes.iter().any(|scope| scope == "offline_access");

@@ -210,6 +210,27 @@ async fn a_login_on_another_device_succeeds_when_the_user_has_answered() {
     assert!(polls.iter().all(|poll| poll.parameter("code_verifier").len() == 43));
 }
 
+/// `doctor ACCOUNT` says to look for these words in the journal, which shows no fields; no login's tokens are in them.
+#[tokio::test]
+async fn what_a_logins_token_answer_held_is_in_the_logs_own_words() {
+    let desk = discovered(Settings::default(), "").await;
+    let told = || desk.log().matches("a login's token answer held: access_token, expires_in=300 s, ").count();
+    desk.log_in("work").await;
+    assert_eq!(told(), 1, "{}", desk.log());
+    let first = desk.access_token("work").await;
+    let (login, url) = device(&desk).await;
+
+    Browser::new().answer_device(&url, true).await;
+
+    assert_eq!(login.wait(20_000).await.unwrap(), "succeeded", "{}", desk.log());
+    assert_eq!(told(), 2, "{}", desk.log());
+    let second = desk.access_token("work").await;
+    assert!([first, second].iter().all(|token| !desk.log().contains(token)));
+    let advice = String::from_utf8(desk.ctl(&["doctor", "work"], "").await.stdout).unwrap();
+    let command = "journalctl --user -u bearerd F_CLIENT_ID=sandbox -g \"token answer held\"";
+    assert!(advice.contains(command), "{advice}");
+}
+
 /// I3, I4, I5, I7: what goes wrong on the way to the provider ends nothing.
 #[tokio::test]
 async fn polls_go_on_through_trouble() {
