@@ -440,16 +440,26 @@ impl Provider for OAuthProvider {
             ],
         };
         let scopes = self.config.scopes.join(" ");
+        let mut unscoped = None;
         if let Some(narrow) = &narrow {
             let wish = [("scope", narrow.scope.as_str()), ("audience", narrow.audience.as_str())];
             let resources = narrow.resource.split(' ').map(|one| ("resource", one));
             form.extend(wish.into_iter().chain(resources).filter(|(_, value)| !value.is_empty()));
         } else if self.config.scope_on_refresh {
+            unscoped = Some((form.clone(), stored_secret.clone()));
             form.push(("scope", &scopes));
         }
-        let answer = self
-            .post(&endpoints, &endpoints.token, form, stored_secret, key.as_ref(), http::REFRESH_TIMEOUT)
-            .await?;
+        let post = |form, secret| {
+            self.post(&endpoints, &endpoints.token, form, secret, key.as_ref(), http::REFRESH_TIMEOUT)
+        };
+        let mut answer = post(form, stored_secret).await?;
+        if let Some((form, secret)) = unscoped
+            && token::refuses_scope(&answer)
+        {
+            // Once, and the session has what it was granted either way (RFC 6749 section 6).
+            tracing::warn!("a refresh was refused for its scopes; sent again without (`scope_on_refresh`)");
+            answer = post(form, secret).await?;
+        }
         if subject.is_some() {
             return token::read_exchanged(&answer, key.is_some());
         }

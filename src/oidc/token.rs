@@ -148,10 +148,18 @@ fn read(
 /// was spent then.
 #[must_use]
 pub fn wants_nonce(answer: &HttpAnswer) -> bool {
-    let says_so = |members: Members| members.get("error").and_then(Value::as_str) == Some("use_dpop_nonce");
-    matches!(answer.status, 400 | 401)
-        && answer.dpop_nonce.is_some()
-        && Members::read(&answer.body).is_some_and(says_so)
+    matches!(answer.status, 400 | 401) && answer.dpop_nonce.is_some() && has_code(answer, "use_dpop_nonce")
+}
+
+/// Whether the scopes alone were refused; the request was not acted on then (RFC 6749 section 5.2).
+#[must_use]
+pub fn refuses_scope(answer: &HttpAnswer) -> bool {
+    let code = "invalid_scope";
+    classify(Some(code), answer.status) == Class::Refused && has_code(answer, code)
+}
+
+fn has_code(answer: &HttpAnswer, code: &str) -> bool {
+    Members::read(&answer.body).is_some_and(|all| all.get("error").and_then(Value::as_str) == Some(code))
 }
 
 /// What an answer holds, without any of it: the names of its members, and the numbers of those that are
@@ -561,6 +569,23 @@ mod tests {
         assert_eq!(read(r#"{"access_token":"a","scope":"b"}"#).scope.as_deref(), Some("b"));
         assert_eq!(read(r#"{"access_token":"a"}"#).scope, None);
         assert_eq!(read(r#"{"access_token":"a","access_token":"b"}"#).access_token.expose(), "b");
+    }
+
+    /// O: what may have been acted on is no refusal of the scopes.
+    #[test]
+    fn refused_scopes_are_told_from_everything_else() {
+        for (status, body, refused) in [
+            (400, r#"{"error":"invalid_scope"}"#, true),
+            (200, r#"{"error":"invalid_scope"}"#, true),
+            (409, r#"{"error":"invalid_scope"}"#, false),
+            (500, r#"{"error":"invalid_scope"}"#, false),
+            (400, r#"{"error":"invalid_request","error_description":"invalid_scope"}"#, false),
+            (400, r#"{"error":"invalid_grant"}"#, false),
+            (400, "invalid_scope", false),
+            (200, r#"{"access_token":"canary-a"}"#, false),
+        ] {
+            assert_eq!(refuses_scope(&json(status, body)), refused, "{status} {body}");
+        }
     }
 
     /// Only names and lifetimes are told, whatever the members hold.

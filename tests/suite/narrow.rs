@@ -167,6 +167,22 @@ async fn a_target_that_the_provider_does_not_know_is_an_error_of_its_caller_alon
     assert_eq!(desk.provider.live_sessions(), 1);
 }
 
+/// A11: a caller's scope is never left out: it would get more than it asked for.
+#[tokio::test]
+async fn a_refused_narrower_scope_is_not_asked_for_without_it() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "scope_on_refresh = true\nstore = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    desk.provider.next(Fault::error(400, "invalid_scope", "Invalid scopes"));
+
+    let error = narrow(&desk, &[("scope", "locks")]).await.unwrap_err();
+
+    assert_eq!(word(&error), "ProviderRefused", "{error}");
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 1);
+}
+
 /// E4: the report of a narrower token renews that one.
 #[tokio::test]
 async fn a_refused_narrower_token_is_renewed_by_its_id() {

@@ -231,6 +231,42 @@ async fn a_refused_client_keeps_its_session_until_the_secret_is_right_again() {
     assert_eq!(desk.provider.live_sessions(), 1);
 }
 
+/// O: scopes that a provider wants repeated, and then does not want, cost one more request, and no refresh token.
+#[tokio::test]
+async fn a_refresh_that_is_refused_for_its_scopes_is_sent_once_more_without() {
+    let mut desk = Desk::bare(Settings::default()).await;
+    desk.write_config(&desk.account("work", "scope_on_refresh = true\nstore = \"memory\""));
+    desk.start_daemon().await;
+    desk.set_secret("work").await;
+    desk.log_in("work").await;
+    let no = || Fault::error(400, "invalid_scope", "Invalid scopes");
+    desk.provider.next(no());
+
+    refresh(&desk).await.unwrap();
+
+    let requests = desk.provider.token_requests("refresh_token");
+    let scopes: Vec<&str> = requests.iter().map(|request| request.parameter("scope")).collect();
+    assert_eq!(scopes, ["profile locks", ""]);
+    assert_eq!(requests[0].parameter("refresh_token"), requests[1].parameter("refresh_token"));
+    assert_eq!((desk.state("work").await.as_str(), desk.provider.live_sessions()), ("ready", 1));
+
+    // A no to both is the configuration's fault.
+    desk.provider.always(Some(no()));
+    let error = refresh(&desk).await.unwrap_err();
+    assert_eq!(word(&error), "ProviderRefused", "{error}");
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 4);
+    assert_eq!((desk.state("work").await.as_str(), desk.provider.live_sessions()), ("refused", 1));
+}
+
+/// O: where no scopes were sent there is nothing to leave out.
+#[tokio::test]
+async fn a_refresh_without_scopes_is_not_sent_twice_for_them() {
+    let desk = Desk::logged_in().await;
+    desk.provider.next(Fault::error(400, "invalid_scope", "Invalid scopes"));
+    assert_eq!(word(&refresh(&desk).await.unwrap_err()), "ProviderRefused");
+    assert_eq!(desk.provider.token_requests("refresh_token").len(), 1);
+}
+
 /// R, design section 3: a late report of a replaced token costs nothing; the bucket holds five.
 #[tokio::test]
 async fn rejected_tokens_are_renewed_within_a_bucket_of_five() {
