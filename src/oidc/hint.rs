@@ -34,6 +34,9 @@ const NUMBERS: &[(u64, &str)] = &[
 /// Of these, what passes by itself.
 const PASSING: &[u64] = &[90_033];
 
+/// How rustls begins what it says of a certificate.
+const CERTIFICATE: &str = "invalid peer certificate";
+
 /// What the user may make of it.
 pub(super) fn of(description: &str, numbers: Option<&Value>) -> Option<&'static str> {
     let by_number = NUMBERS.iter().find(|(known, _)| has(numbers, |number| number == *known));
@@ -44,6 +47,31 @@ pub(super) fn of(description: &str, numbers: Option<&Value>) -> Option<&'static 
 /// Whether the provider says that it is its own trouble, whatever the code is.
 pub(super) fn passes(numbers: Option<&Value>) -> bool {
     has(numbers, |number| PASSING.contains(&number))
+}
+
+/// What an answer looks like that is no JSON object, but where only the provider can do something about it.
+pub(super) fn of_no_json(status: u16, body: &[u8]) -> Option<&'static str> {
+    let is_page = body.trim_ascii_start().first() == Some(&b'<');
+    match status {
+        511 => Some("this network wants a login of its own first"),
+        408 | 425 | 429 | 500..=599 => None,
+        300..=399 => Some(
+            "it leads elsewhere, as where a network wants a login of its own first, or the address has changed",
+        ),
+        _ if is_page => Some(
+            "a web page came instead, as where a network wants a login of its own first, or the address is wrong",
+        ),
+        200..=299 => Some("it was cut off or changed on its way, or the address is wrong"),
+        // Some providers refuse a client without a word.
+        _ => None,
+    }
+}
+
+/// What stands behind a certificate that is not trusted.
+pub(super) fn of_no_connection(why: &str) -> Option<&'static str> {
+    why.starts_with(CERTIFICATE).then_some(
+        "as where a network wants a login of its own first, this machine's clock is wrong, or `ca_file` is missing",
+    )
 }
 
 fn has(numbers: Option<&Value>, wanted: impl Fn(u64) -> bool) -> bool {
@@ -76,5 +104,40 @@ mod tests {
             assert!(hint.unwrap_or_default().contains(part.unwrap_or_default()), "{description}: {hint:?}");
         }
         assert!(passes(Some(&json!([90_033]))) && !passes(Some(&json!([65_001]))) && !passes(None));
+    }
+
+    /// M1, O: what a person could do something about is said, and a busy gateway needs nobody.
+    #[test]
+    fn answers_that_are_no_json_and_connections_that_are_none_have_a_hint() {
+        for (status, body, part) in [
+            (200, "<!DOCTYPE html><title>Welcome</title>", Some("web page")),
+            (200, "\n <html>", Some("login of its own")),
+            (403, "<html>blocked</html>", Some("web page")),
+            (404, "<html>", Some("address is wrong")),
+            (511, "<html>", Some("this network")),
+            (302, "", Some("leads elsewhere")),
+            (200, "", Some("cut off")),
+            (200, r#"{"access_token":"canary"#, Some("cut off")),
+            (403, "", None),
+            (502, "<html>", None),
+            (503, "busy", None),
+            (429, "", None),
+        ] {
+            let hint = of_no_json(status, body.as_bytes());
+            assert_eq!(hint.is_some(), part.is_some(), "{status} {body}: {hint:?}");
+            assert!(hint.unwrap_or_default().contains(part.unwrap_or_default()), "{status} {body}: {hint:?}");
+        }
+        for (why, hinted) in [
+            ("invalid peer certificate: UnknownIssuer", true),
+            ("invalid peer certificate: certificate expired: verification time 4 (UNIX), but …", true),
+            ("Connection refused (os error 111)", false),
+            ("received fatal alert: HandshakeFailure", false),
+            ("", false),
+        ] {
+            assert_eq!(of_no_connection(why).is_some(), hinted, "{why}");
+        }
+        assert!(
+            of_no_connection("invalid peer certificate: Expired").is_some_and(|hint| hint.contains("clock"))
+        );
     }
 }

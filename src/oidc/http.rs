@@ -15,6 +15,7 @@ use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use super::error::{Class, ProviderError};
+use super::hint;
 use super::text::clean;
 use super::token::HttpAnswer;
 use crate::dpop::Nonce;
@@ -192,7 +193,8 @@ async fn read_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Provide
 fn not_answered(error: &reqwest::Error) -> ProviderError {
     let why = innermost(error);
     if error.is_connect() || error.is_builder() {
-        ProviderError::new(Class::Unreachable, format!("no connection: {why}"))
+        let hint = hint::of_no_connection(&why).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        ProviderError::new(Class::Unreachable, format!("no connection: {why}{hint}"))
     } else if error.is_timeout() {
         ProviderError::new(Class::Ambiguous, "no answer in time")
     } else if error.is_decode() {

@@ -192,7 +192,10 @@ pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Members, Pr
             Some(Class::Unreachable) => Class::Unreachable,
             _ => Class::Malformed,
         };
-        return Err(fail(class, format!("the {endpoint} answered with status {status} and no JSON object")));
+        let hint =
+            hint::of_no_json(status, &answer.body).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let message = format!("the {endpoint} answered with status {status} and no JSON object{hint}");
+        return Err(fail(class, message));
     };
 
     if let Some(error) = members.get("error") {

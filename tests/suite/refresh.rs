@@ -131,6 +131,20 @@ async fn answers_that_are_none_of_the_providers_keep_the_session() {
     .await;
 }
 
+/// M1, O: a network in the middle is named where the user looks, and not only while logging in.
+#[tokio::test]
+async fn a_web_page_in_place_of_an_answer_is_named() {
+    let desk = Desk::logged_in().await;
+    desk.provider.always(Some(Fault::html(200)));
+
+    let error = refresh(&desk).await.unwrap_err();
+
+    assert_eq!(word(&error), "ProviderUnreachable");
+    let text =
+        "status 200 and no JSON object (a web page came instead, as where a network wants a login of its own";
+    assert!(error.to_string().contains(text), "{error}");
+}
+
 /// C5: a redirect would carry the refresh token and the client secret elsewhere.
 #[tokio::test]
 async fn a_redirect_of_the_token_request_is_not_followed() {

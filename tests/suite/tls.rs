@@ -40,7 +40,11 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sen
 
     assert_eq!(login.wait(20_000).await.unwrap(), "failed");
     let message = login.error_message().await.unwrap();
-    assert!(message.contains("certificate"), "{message}");
+    assert!(
+        message.contains("invalid peer certificate: UnknownIssuer (as where a network wants"),
+        "{message}"
+    );
+    assert!(message.contains("clock is wrong, or `ca_file` is missing)"), "{message}");
     assert!(desk.provider.token_requests("authorization_code").is_empty());
 }
 
