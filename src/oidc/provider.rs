@@ -389,6 +389,7 @@ impl Provider for OAuthProvider {
         };
         let tokens = match device::read_poll(&answer, authorization.key.is_some()) {
             Ok(tokens) => tokens,
+            Err(Polled::Failed(error)) => return Polled::Failed(self.explain(error)),
             Err(other) => return other,
         };
         self.log_contents(&answer);

@@ -152,6 +152,37 @@ async fn a_login_without_the_id_token_that_was_asked_for_fails() {
     assert!(login.error_message().await.unwrap().contains("no ID token"));
 }
 
+/// K20: Keycloak refuses a session that lasts only when the login is over. Nothing was granted that could be fallen back
+/// to, so the user is told what to leave out.
+#[tokio::test]
+async fn a_login_that_may_not_last_says_which_scope_to_remove() {
+    let desk = discovered("").await;
+    let account = desk.discovered_account("work", "store = \"memory\"");
+    desk.write_config(&account.replace("\"profile\"]", "\"profile\", \"offline_access\"]"));
+    desk.broker.reload().await.unwrap();
+    desk.set_secret("work").await;
+    for flow in ["code", "device"] {
+        desk.provider.next(Fault::error(
+            400,
+            "not_allowed",
+            "Offline tokens not allowed for the user or client",
+        ));
+        let options = HashMap::from([("open_browser", Value::from(false)), ("flow", Value::from(flow))]);
+        let (path, url) = desk.broker.login_with_options("work", options).await.unwrap();
+        let login = desk.login(path).await;
+
+        if flow == "code" {
+            Browser::new().approve(&url).await;
+        } else {
+            Browser::new().answer_device(&url, true).await;
+        }
+
+        assert_eq!(login.wait(20_000).await.unwrap(), "failed", "{flow}");
+        let message = login.error_message().await.unwrap();
+        assert!(message.contains("remove it from `scopes`"), "{flow}: {message}");
+    }
+}
+
 /// G13: the next login after a rotation works, and a key that nobody knows costs one look a minute.
 #[tokio::test]
 async fn rotated_keys_are_fetched_again_and_not_too_often() {
