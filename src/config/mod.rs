@@ -106,6 +106,17 @@ pub struct OAuthConfig {
     pub store: StoreKind,
 }
 
+impl OAuthConfig {
+    /// What is added to the request of a login. Several resources are a parameter each (RFC 8707 section 2).
+    pub fn extra(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.extra_params.iter().flat_map(|(name, value)| {
+            let parts = if name == "resource" { usize::MAX } else { 1 };
+            let values = value.splitn(parts, ' ').filter(move |value| parts == 1 || !value.is_empty());
+            values.map(move |value| (name.as_str(), value))
+        })
+    }
+}
+
 /// Where the provider is: in the configuration, or in its metadata.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Endpoints {

@@ -110,8 +110,8 @@ impl AuthorizationRequest {
             parameters.push(("prompt", prompt.to_owned()));
         }
         let ours = |name: &str| name == "prompt" && prompt.is_some();
-        let extra = config.extra_params.iter().filter(|(name, _)| !ours(name));
-        let extra = extra.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let extra = config.extra().filter(|(name, _)| !ours(name));
+        let extra = extra.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let Front { endpoint, token: token_endpoint, iss, issuer, .. } = front;
         Ok(Self {
             endpoint,

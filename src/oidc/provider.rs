@@ -352,7 +352,7 @@ impl Provider for OAuthProvider {
         if let Some(max_age) = &max_age {
             form.push(("max_age", max_age));
         }
-        form.extend(self.config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        form.extend(self.config.extra());
         let answer = self.post(&endpoints, url, form, stored_secret, None, http::CALL_TIMEOUT).await;
         let answer = answer.map_err(unspent)?;
         match device::read(&answer, url.scheme(), verifier, key) {

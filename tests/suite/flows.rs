@@ -210,6 +210,36 @@ async fn a_login_on_another_device_succeeds_when_the_user_has_answered() {
     assert!(polls.iter().all(|poll| poll.parameter("code_verifier").len() == 43));
 }
 
+/// J2: several resources are a parameter each (RFC 8707 section 2), however a login starts; nothing else is taken apart.
+#[tokio::test]
+async fn a_login_names_each_resource_that_is_configured() {
+    let more =
+        "extra_params = { resource = \"https://a.example/  https://b.example/\", ui_locales = \"de en\" }";
+    let asked = |pairs: &mut dyn Iterator<Item = (String, String)>| {
+        pairs.filter(|(name, _)| name == "resource" || name == "ui_locales").collect::<Vec<_>>()
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let expected = [
+        pair("resource", "https://a.example/"),
+        pair("resource", "https://b.example/"),
+        pair("ui_locales", "de en"),
+    ];
+
+    let desk = discovered(offering(), more).await;
+    desk.start_login("work").await;
+    assert_eq!(asked(&mut desk.provider.pushed().unwrap().parameters.into_iter()), expected);
+
+    let desk = discovered(Settings::default(), more).await;
+    let (login, url) = desk.start_login("work").await;
+    assert_eq!(asked(&mut url::Url::parse(&url).unwrap().query_pairs().into_owned()), expected);
+    login.cancel().await.unwrap();
+
+    device(&desk).await;
+    let seen = desk.provider.seen();
+    let begun = seen.into_iter().find(|seen| seen.path.ends_with("/auth/device")).unwrap();
+    assert_eq!(asked(&mut begun.parameters.into_iter()), expected);
+}
+
 /// `doctor ACCOUNT` says to look for these words in the journal, which shows no fields; no login's tokens are in them.
 #[tokio::test]
 async fn what_a_logins_token_answer_held_is_in_the_logs_own_words() {

@@ -144,7 +144,10 @@ fn push(shared: &Shared, seen: &Seen) -> Answer {
             ("invalid_client", "Authentication failed."),
         )));
     }
-    let twice = |(name, _): &(String, String)| seen.parameters.iter().filter(|(n, _)| n == name).count() > 1;
+    // Only of resources there may be several (RFC 8707 section 2).
+    let twice = |(name, _): &(String, String)| {
+        name != "resource" && seen.parameters.iter().filter(|(n, _)| n == name).count() > 1
+    };
     if !seen.parameter("request_uri").is_empty() || seen.parameters.iter().any(twice) {
         return Ok(json_answer(refused(StatusCode::BAD_REQUEST, ("invalid_request", "Not to be pushed"))));
     }
