@@ -160,7 +160,7 @@ async fn a_silent_notification_server_holds_nobody_up() {
     assert!(answer.is_ok_and(|answer| answer.is_ok()), "{}", desk.log());
 }
 
-/// N20 and the contract's promise about secrets: a hook gets the state and no token, and a slow one is ended.
+/// N20 and the contract's promise about secrets: a hook gets the state and no token.
 #[tokio::test]
 async fn a_hook_runs_at_each_change_with_the_state_and_no_token() {
     let mut desk = Desk::bare(Settings::default()).await;
