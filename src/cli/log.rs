@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::broker::{Broker, Properties, number, text};
 use super::failure::Failure;
 use super::output;
+use super::watch::{ENDED, Followed, STARTED_AGAIN, Seen};
 use crate::clock::Clock;
 
 /// How long a call waits for something new.
@@ -32,7 +33,10 @@ pub(super) async fn print(broker: &Broker, wanted: &Wanted) -> Result<(), Failur
     if !entries.iter().any(|entry| wanted.takes(entry)) {
         output::note(&wanted.missed(&entries));
     }
-    let mut interrupt = if wanted.follow { Some(super::interrupts()?) } else { None };
+    // After the first look, which may have started the daemon.
+    let mut following =
+        if wanted.follow { Some((Followed::start(broker).await?, super::interrupts()?)) } else { None };
+    let mut ended = false;
     loop {
         for entry in entries.iter().filter(|entry| wanted.takes(entry)) {
             if wanted.json {
@@ -41,20 +45,35 @@ pub(super) async fn print(broker: &Broker, wanted: &Wanted) -> Result<(), Failur
                 output::lines(&line(entry, &TimeZone::system()))?;
             }
         }
-        let Some(interrupt) = &mut interrupt else { return Ok(()) };
+        let Some((followed, interrupt)) = &mut following else { return Ok(()) };
         let more = async {
             clock.sleep(PAUSE).await;
             access.read_log(after, WAIT_MS).await
         };
-        let (next, more) = tokio::select! {
-            more = more => more?,
+        // A daemon that was started anew counts anew.
+        (after, entries) = tokio::select! {
+            biased;
+            more = more, if !ended => match more {
+                Ok((next, more)) if next >= after => (next, more),
+                Ok(_) => (0, Vec::new()),
+                // It was asked as it ended, which the bus is about to say.
+                Err(_) if followed.is_behind().await? => {
+                    ended = true;
+                    (after, Vec::new())
+                }
+                Err(error) => return Err(error.into()),
+            },
+            seen = followed.change_of_daemon() => {
+                // To ask an ended one would start it again.
+                ended = matches!(seen?, Seen::Ended);
+                output::note(if ended { ENDED } else { STARTED_AGAIN });
+                (0, Vec::new())
+            }
             _ = interrupt.recv() => {
                 output::end_line();
                 return Ok(());
             }
         };
-        // A daemon that was started anew counts anew.
-        (after, entries) = if next < after { access.read_log(0, 0).await? } else { (next, more) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! What follows the accounts: `bearerctl status --watch` and `bearerctl monitor`.
+//! What follows the accounts: `bearerctl status --watch` and `bearerctl monitor`; and the daemon, for `bearerctl log` too.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +24,9 @@ use crate::clock::Clock;
 const BUS_ENDED: &str = "the session bus ended; run it again in a new session";
 /// What the bus calls itself as a sender.
 const BUS: &str = "org.freedesktop.DBus";
-const ENDED: &str = "bearerd has ended; waiting for its next start, which any call brings: bearerctl status";
+pub(super) const ENDED: &str =
+    "bearerd has ended; waiting for its next start, which any call brings: bearerctl status";
+pub(super) const STARTED_AGAIN: &str = "bearerd has started again";
 /// How often the times in the table move.
 const TICK: Duration = Duration::from_secs(1);
 /// Clear from here to the screen's end; go to its first line.
@@ -127,7 +129,7 @@ pub(super) async fn monitor(broker: &Broker, account: Option<&str>, json: bool) 
                 Seen::Started => {
                     // Our own first call may have started it.
                     if std::mem::take(&mut ended) {
-                        output::note("bearerd has started again");
+                        output::note(STARTED_AGAIN);
                     }
                     names = self::names(broker).await.unwrap_or(names);
                     continue;
@@ -178,6 +180,7 @@ pub(super) struct Followed {
     /// All in one stream, in the order of the bus: what a daemon says comes between its start and its end.
     messages: mpsc::UnboundedReceiver<Message>,
     owner: Option<OwnedUniqueName>,
+    bus: DBusProxy<'static>,
 }
 
 pub(super) enum Seen {
@@ -207,9 +210,23 @@ impl Followed {
                 }
             }
         });
-        // An error: nobody.
-        let owner = bus.get_name_owner(NAME.try_into().map_err(zbus::Error::from)?).await.ok();
-        Ok(Self { messages: receiver, owner })
+        let owner = owner(&bus).await?;
+        Ok(Self { messages: receiver, owner, bus })
+    }
+
+    /// Waits for the daemon's end, or for another one in its place.
+    pub(super) async fn change_of_daemon(&mut self) -> Result<Seen, Failure> {
+        loop {
+            let seen = self.next().await?;
+            if !matches!(seen, Seen::Signal(_)) {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// Whether the bus has a change of the daemon for us that `next` has not told.
+    pub(super) async fn is_behind(&self) -> Result<bool, Failure> {
+        Ok(owner(&self.bus).await? != self.owner)
     }
 
     pub(super) async fn next(&mut self) -> Result<Seen, Failure> {
@@ -237,6 +254,11 @@ impl Followed {
         }
         self.owner.as_ref().is_some_and(|owner| *owner == sender).then_some(Seen::Signal(message))
     }
+}
+
+async fn owner(bus: &DBusProxy<'_>) -> Result<Option<OwnedUniqueName>, Failure> {
+    // An error: nobody.
+    Ok(bus.get_name_owner(NAME.try_into().map_err(zbus::Error::from)?).await.ok())
 }
 
 async fn names(broker: &Broker) -> Result<HashMap<OwnedObjectPath, String>, Failure> {

@@ -1,4 +1,4 @@
-//! What follows the accounts: `bearerctl monitor` and `bearerctl status --watch`.
+//! What follows the accounts and the log: `bearerctl monitor`, `bearerctl status --watch` and `bearerctl log --follow`.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
-use crate::support::desk::Desk;
+use crate::support::desk::{Desk, word};
 
 /// Changes as lines of JSON, whole and without anything secret, until Ctrl-C.
 #[tokio::test]
@@ -79,6 +79,22 @@ async fn a_followed_status_is_told_again_when_it_changes() {
     desk.log_in("work").await;
 
     until("ready").await;
+}
+
+/// A restart empties the log, and an upgrade is one: whoever follows it sees what comes then.
+#[tokio::test]
+async fn a_followed_log_goes_on_with_the_next_daemon() {
+    let mut desk = Desk::logged_in().await;
+    let (_child, mut lines) = follow(&desk, &["log", "work", "--follow"], "").await;
+    let mut until = async |wanted: &str| while !next(&mut lines).await.contains(wanted) {};
+    desk.access_token("work").await;
+    until("  work  token  granted  ").await;
+
+    desk.kill_daemon().await;
+    desk.start_daemon().await;
+    let refused = word(&desk.token("work").await.unwrap_err());
+
+    until(&format!("  work  token  {refused}  ")).await;
 }
 
 /// Starts it, and waits until it has said that on stderr.
