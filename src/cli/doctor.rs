@@ -12,7 +12,7 @@ use zbus::zvariant::OwnedObjectPath;
 
 use super::broker::{Broker, text};
 use super::failure::Failure;
-use super::output;
+use super::{output, status};
 use crate::bus::NAME;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigDirs, Endpoints, OAuthConfig, RedirectUri, Source};
@@ -40,8 +40,17 @@ enum Verdict {
 }
 
 impl Finding {
+    /// A sentence that may end with the command, as those of the daemon and of failures do.
+    fn of(verdict: Verdict, sentence: &str) -> Self {
+        let (text, fix) = match sentence.rsplit_once("; run: ") {
+            Some((text, fix)) => (text, Some(fix.to_owned())),
+            None => (sentence, None),
+        };
+        Self { verdict, text: text.to_owned(), fix }
+    }
+
     /// What has to be typed to mend it.
-    fn fix(self, command: impl Into<String>) -> Self {
+    pub(super) fn fix(self, command: impl Into<String>) -> Self {
         Self { fix: Some(command.into()), ..self }
     }
 
@@ -91,7 +100,7 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
     match &config {
         Ok(config) => {
             tell(match config.accounts.len() {
-                0 => wrong("configuration: no account; run: bearerctl add NAME"),
+                0 => wrong("configuration: no account").fix("bearerctl add NAME"),
                 1 => fine("configuration: 1 account"),
                 count => fine(format!("configuration: {count} accounts")),
             })?;
@@ -110,7 +119,7 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
             Some(broker)
         }
         Err(failure) => {
-            tell(wrong(format!("session bus: {failure}")))?;
+            tell(Finding::of(Verdict::Wrong, &format!("session bus: {failure}")))?;
             None
         }
     };
@@ -121,10 +130,13 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
         Some(broker) => match broker.all_properties().await {
             Ok(accounts) => {
                 tell(fine("bearerd: it answers"))?;
+                if status::paused(broker).await? {
+                    tell(note("paused: nothing is handed out").fix("bearerctl resume"))?;
+                }
                 accounts.into_iter().collect::<HashMap<_, _>>()
             }
             Err(failure) => {
-                tell(wrong(format!("bearerd: {failure}")))?;
+                tell(Finding::of(Verdict::Wrong, &format!("bearerd: {failure}")))?;
                 HashMap::new()
             }
         },
@@ -136,17 +148,11 @@ pub(super) async fn examine(json: bool) -> Result<(), Failure> {
             Some(properties) if text(properties, "State") == "ready" => tell(fine(format!("{name}: ready")))?,
             Some(properties) => {
                 let (state, message) = (text(properties, "State"), text(properties, "StateMessage"));
-                // Where a sentence of the daemon's ends with what to do, that is the command.
-                let (message, fix) = match message.rsplit_once("; run: ") {
-                    Some((message, fix)) => (message, Some(fix.to_owned())),
-                    None => (message, None),
-                };
-                let finding = if state == "logged-out" {
-                    note(format!("{name}: {message}"))
+                tell(if state == "logged-out" {
+                    Finding::of(Verdict::Note, &format!("{name}: {message}"))
                 } else {
-                    wrong(format!("{name}: {state}: {message}"))
-                };
-                tell(Finding { fix, ..finding })?;
+                    Finding::of(Verdict::Wrong, &format!("{name}: {state}: {message}"))
+                })?;
             }
             None if broker.is_some() && !states.is_empty() => {
                 tell(wrong(format!("{name}: bearerd does not know it yet")).fix("bearerctl reload"))?;

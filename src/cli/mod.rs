@@ -78,7 +78,7 @@ enum Command {
         /// Look at this account and its provider alone, and closer.
         #[arg(value_parser = account_name)]
         account: Option<String>,
-        /// A list of findings: check, verdict (ok, note, wrong), text, fix.
+        /// A list of findings: check, verdict (ok, note, wrong), text, and fix: a command, or null where none mends it.
         #[arg(long)]
         json: bool,
     },

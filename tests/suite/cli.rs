@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+use std::collections::HashMap;
 use std::process::{Output, Stdio};
 
 use bearerd::sandbox::provider::{Fault, Settings};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::support::browser::Browser;
@@ -292,6 +294,14 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     {
         assert!(found.contains(wrong), "{wrong} is not in:\n{found}");
     }
+    let listed = findings(&desk.ctl(&["doctor", "--json"], "").await);
+    for (check, fix) in [
+        ("configuration", json!("bearerctl add NAME")),
+        ("bearerd", json!("bearerctl setup")),
+        ("keyring", json!(null)),
+    ] {
+        assert_eq!((&listed[check]["verdict"], &listed[check]["fix"]), (&json!("wrong"), &fix), "{check}");
+    }
 
     let _keyring = Fake::start(&desk.bus).await;
     desk.write_config(&(desk.discovered_account("work", "") + &desk.account("other", "store = \"memory\"")));
@@ -313,18 +323,20 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
         assert!(found.contains(fine), "{fine} is not in:\n{found}");
     }
 
-    let listed = texts(&desk.ctl(&["doctor", "--json"], "").await).0;
-    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
-    let of = |check: &str| listed.iter().find(|finding| finding["check"] == check).unwrap();
-    assert_eq!(
-        (of("keyring")["verdict"].as_str(), of("activation")["verdict"].as_str()),
-        (Some("ok"), Some("wrong"))
-    );
-    assert_eq!(of("activation")["fix"], "bearerctl setup");
-    assert_eq!(
-        (of("portal")["verdict"].as_str(), of("notifications")["verdict"].as_str()),
-        (Some("note"), Some("note"))
-    );
+    desk.ctl(&["pause"], "").await;
+    let listed = findings(&desk.ctl(&["doctor", "--json"], "").await);
+    for (check, verdict, fix) in [
+        ("keyring", "ok", json!(null)),
+        ("activation", "wrong", json!("bearerctl setup")),
+        ("portal", "note", json!(null)),
+        ("notifications", "note", json!(null)),
+        ("paused", "note", json!("bearerctl resume")),
+        ("work", "ok", json!(null)),
+    ] {
+        assert_eq!((&listed[check]["verdict"], &listed[check]["fix"]), (&json!(verdict), &fix), "{check}");
+    }
+    desk.ctl(&["resume"], "").await;
+    assert!(!findings(&desk.ctl(&["doctor", "--json"], "").await).contains_key("paused"));
 
     desk.provider
         .configure(|settings| settings.metadata = serde_json::json!({ "issuer": "https://other.test" }));
@@ -370,6 +382,13 @@ async fn login(desk: &Desk, arguments: &[&str], consent: bool) -> (Option<i32>, 
         }
     }
     (child.wait().await.unwrap().code(), said)
+}
+
+/// The first finding of each check.
+fn findings(done: &Output) -> HashMap<String, serde_json::Value> {
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&done.stdout).unwrap();
+    // Of equal keys the last one stays.
+    findings.into_iter().rev().map(|found| (found["check"].as_str().unwrap().to_owned(), found)).collect()
 }
 
 fn texts(done: &Output) -> (String, String) {
