@@ -8,7 +8,8 @@ use super::metadata::{self, Found, Missing};
 use super::output;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigDirs, Endpoints, ExplicitEndpoints, OAuthConfig, RedirectUri, Source};
-use crate::oidc::http::Http;
+use crate::oidc::error::Class;
+use crate::oidc::http::{CALL_TIMEOUT, Http};
 use crate::oidc::text::shell_word;
 
 /// Prints every finding; fails when something is wrong.
@@ -46,7 +47,7 @@ async fn provider(oauth: &OAuthConfig, preset: &str, clock: &Clock) -> Vec<Findi
             } else {
                 note("TLS: none; the issuer is on this machine".to_owned())
             });
-            findings.extend(clocks(found, clock));
+            findings.extend(clocks(found.date, clock));
             findings.extend(found.offers().into_iter().map(|line| note(format!("it offers {line}"))));
         }
         Err(Missing::Unreachable(why)) => {
@@ -61,19 +62,57 @@ async fn provider(oauth: &OAuthConfig, preset: &str, clock: &Clock) -> Vec<Findi
             ));
         }
     }
-    if let (Ok(found), Endpoints::Explicit(explicit)) = (&found, &oauth.endpoints) {
-        findings.extend(stale(explicit, found, preset));
+    match (&found, &oauth.endpoints) {
+        (Ok(found), Endpoints::Explicit(explicit)) => findings.extend(stale(explicit, found, preset)),
+        (Err(Missing::Unusable(_)), Endpoints::Explicit(explicit)) => {
+            findings.extend(probes(&http, explicit, &oauth.client_id, clock).await);
+        }
+        _ => {}
     }
     findings
 }
 
-fn clocks(found: &Found, clock: &Clock) -> Option<Finding> {
-    let skew = found.date?.abs_diff(clock.now().wall.as_secs());
+/// Whether endpoints that no metadata can be compared with are there. They are asked with the client's id alone, for
+/// some know no address without one, and each by its own method.
+async fn probes(http: &Http, explicit: &ExplicitEndpoints, client_id: &str, clock: &Clock) -> Vec<Finding> {
+    let mut page = explicit.authorization.clone();
+    page.query_pairs_mut().append_pair("client_id", client_id).append_pair("response_type", "code");
+    let form = [("client_id", client_id)];
+    let answers = [
+        ("authorization_endpoint", &explicit.authorization, http.get(&page, None).await),
+        (
+            "token_endpoint",
+            &explicit.token,
+            http.post_form(&explicit.token, None, None, &form, CALL_TIMEOUT).await,
+        ),
+    ];
+    let date = answers.iter().find_map(|(.., answer)| answer.as_ref().ok()?.date);
+    let mut findings = Vec::new();
+    for (key, url, answer) in answers {
+        findings.push(match answer {
+            Ok(answer) if matches!(answer.status, 404 | 410) => wrong(format!(
+                "{key}: {url} is answered with status {}, so it may be stale, or `client_id` wrong: compare them with \
+                 the provider's documentation",
+                answer.status
+            )),
+            Ok(answer) => fine(format!("{key}: it is there (status {})", answer.status)),
+            // Pages are not always small.
+            Err(why) if why.class == Class::Malformed => fine(format!("{key}: it is there")),
+            Err(why) => wrong(format!(
+                "{key}: {url} cannot be reached: {why}; check the network and `ca_file`; it may be stale: compare it \
+                 with the provider's documentation"
+            )),
+        });
+    }
+    findings.extend(clocks(date, clock));
+    findings
+}
+
+fn clocks(date: Option<u64>, clock: &Clock) -> Option<Finding> {
+    let skew = date?.abs_diff(clock.now().wall.as_secs());
     Some(if skew > MOST_SKEW {
-        wrong(format!(
-            "clock: {} away from the provider's; set it right (timedatectl set-ntp true)",
-            output::duration(skew)
-        ))
+        wrong(format!("clock: {} away from the provider's", output::duration(skew)))
+            .fix("timedatectl set-ntp true")
     } else {
         fine(format!("clock: {} from the provider's", output::duration(skew)))
     })

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::support::browser::Browser;
 use crate::support::desk::{Desk, eventually};
 use crate::support::keyring::Fake;
+use crate::support::trap::Trap;
 
 async fn desk() -> Desk {
     let mut desk = Desk::bare(Settings::default()).await;
@@ -131,6 +132,52 @@ async fn doctor_compares_an_accounts_endpoints_with_the_metadata() {
     let said = String::from_utf8_lossy(&stale.stdout).into_owned();
     assert_eq!(stale.status.code(), Some(1));
     assert!(said.contains("set token_endpoint in the account to it") && said.contains(moved), "{said}");
+}
+
+/// Endpoints that no metadata can be compared with are asked whether they are there, with nothing secret.
+#[tokio::test]
+async fn doctor_asks_whether_the_endpoints_of_an_account_without_an_issuer_are_there() {
+    let desk = Desk::bare(Settings::default()).await;
+    let answering = async |head: &str| {
+        Trap::start(0, format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")).await
+    };
+    let page = answering("302 Found\r\nLocation: /sign-in").await;
+    let token = answering("400 Bad Request\r\nDate: Fri, 31 Dec 2100 23:59:59 GMT").await;
+    let gone = answering("410 Gone").await;
+    let account = |page: &str, token: &str| {
+        format!(
+            "[accounts.work]\nclient_id = \"app\"\nstore = \"memory\"\nauthorization_endpoint = {page:?}\ntoken_endpoint = {token:?}\n"
+        )
+    };
+    desk.write_config(&account(&page.url("/authorize"), &token.url("/token")));
+
+    let there = desk.ctl(&["doctor", "work"], "").await;
+
+    let said = String::from_utf8_lossy(&there.stdout).into_owned();
+    for told in [
+        "note  no metadata: ",
+        "ok    authorization_endpoint: it is there (status 302)\n",
+        "ok    token_endpoint: it is there (status 400)\n",
+        "WRONG clock: ",
+        "away from the provider's; run: timedatectl set-ntp true\n",
+    ] {
+        assert!(said.contains(told), "{told:?} is not in {said}");
+    }
+    let asked = [page.caught().concat(), token.caught().concat()];
+    assert!(asked[0].starts_with("GET /authorize?client_id=app&response_type=code "), "{asked:?}");
+    assert!(asked[1].starts_with("POST /token ") && asked[1].ends_with("\r\n\r\nclient_id=app"), "{asked:?}");
+    assert!(!asked.concat().to_lowercase().contains("authorization:"), "{asked:?}");
+
+    desk.write_config(&account(&gone.url("/authorize"), "http://127.0.0.1:1/token"));
+    let stale = desk.ctl(&["doctor", "work"], "").await;
+    let said = String::from_utf8_lossy(&stale.stdout).into_owned();
+    assert_eq!(stale.status.code(), Some(1), "{said}");
+    for told in [
+        "/authorize is answered with status 410, so it may be stale",
+        "WRONG token_endpoint: http://127.0.0.1:1/token cannot be reached: no connection",
+    ] {
+        assert!(said.contains(told), "{told:?} is not in {said}");
+    }
 }
 
 /// The address of the one login that is under way, as the same user may read it.
