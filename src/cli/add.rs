@@ -40,6 +40,9 @@ pub(super) struct Wanted {
     /// Where the browser comes back, if the provider wants it with a certain port or path.
     #[arg(long, value_name = "URL")]
     redirect_uri: Option<String>,
+    /// Trust the certificates in this PEM file too: for a provider whose own CA has signed its.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<String>,
     /// Log in at once; a client secret is asked for, or read from stdin.
     #[arg(long)]
     login: bool,
@@ -58,6 +61,9 @@ pub(super) async fn add(mut wanted: Wanted) -> Result<(), Failure> {
             "there is an account or a file of that name already ({}); choose another name",
             path.display()
         )));
+    }
+    if let Some(file) = &mut wanted.ca_file {
+        *file = readable(file)?;
     }
     let presets = Config::preset_names(&dirs).map_err(|error| Failure::failed(error.to_string()))?;
     // Everything but the client id can be checked before anybody has to register anything.
@@ -164,6 +170,15 @@ async fn ask_scopes(dirs: &ConfigDirs, path: &Path, wanted: &mut Wanted) -> Resu
     }
 }
 
+/// The file's path as the daemon, which is started elsewhere, needs it.
+fn readable(file: &str) -> Result<String, Failure> {
+    let unusable = |why: &dyn std::fmt::Display| Failure::usage(format!("--ca-file {file}: {why}"));
+    let path = std::path::absolute(file).map_err(|error| unusable(&error))?;
+    // Before anything is asked: no answer could correct it.
+    std::fs::File::open(&path).map_err(|error| unusable(&error))?;
+    path.into_os_string().into_string().map_err(|_| unusable(&"its whole path is not UTF-8"))
+}
+
 /// The account as the daemon will read it; `None` while the preset lacks its issuer.
 fn draft(
     dirs: &ConfigDirs,
@@ -188,13 +203,20 @@ fn draft(
 /// Fetches and shows what the provider offers; nothing for endpoints that are known without it.
 async fn look(draft: &OAuthConfig) -> Result<Option<Found>, Failure> {
     let (Endpoints::Discovered(_), Some(issuer)) = (&draft.endpoints, &draft.issuer) else { return Ok(None) };
-    match metadata::fetch(&Http::new(None), issuer).await {
+    match metadata::fetch(&Http::new(draft.ca_file.clone()), issuer).await {
         Ok(found) => {
             output::note(&format!("{issuer} offers"));
             for line in found.offers() {
                 output::note(&format!("  {line}"));
             }
             Ok(Some(found))
+        }
+        // The check of its certificate alone has that word.
+        Err(Missing::Unreachable(why)) if draft.ca_file.is_none() && why.contains("certificate") => {
+            Err(Failure::usage(format!(
+                "{issuer} is not trusted: {why}; nothing was written: if its certificate is of your own CA, give that \
+                 CA's with --ca-file FILE"
+            )))
         }
         Err(Missing::Unreachable(why)) => Err(Failure::retry(format!(
             "{issuer} cannot be reached: {why}; nothing was written: check --issuer, or try again later"
@@ -228,6 +250,7 @@ fn keys(wanted: &Wanted) -> String {
         ("issuer", &wanted.issuer),
         ("client_id", &wanted.client_id),
         ("redirect_uri", &wanted.redirect_uri),
+        ("ca_file", &wanted.ca_file),
     ] {
         if let Some(value) = value {
             line(key, quoted(value));

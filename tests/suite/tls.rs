@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bearerd::sandbox::provider::Settings;
 use rcgen::{CertificateParams, KeyPair, SanType};
+use serde_json::{Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -46,6 +47,49 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sen
     );
     assert!(message.contains("clock is wrong, or `ca_file` is missing)"), "{message}");
     assert!(desk.provider.token_requests("authorization_code").is_empty());
+}
+
+/// C6: an account at a provider of one's own is added in one go, wherever its file is named from.
+#[tokio::test]
+async fn a_provider_with_a_certificate_of_ones_own_is_added_with_its_file() {
+    let (mut desk, port, pem) = desk().await;
+    std::fs::write(desk.path("ca.pem"), pem).unwrap();
+    desk.write_config("");
+    desk.start_daemon().await;
+    let plain = desk.provider.issuer();
+    let issuer = plain.replace(desk.provider.base(), &format!("https://127.0.0.1:{port}"));
+    let here = |name: &str, path: &str| (name.to_owned(), Value::from(format!("{issuer}{path}")));
+    let metadata = Map::from_iter([
+        here("issuer", ""),
+        here("authorization_endpoint", "/protocol/openid-connect/auth"),
+        here("token_endpoint", "/protocol/openid-connect/token"),
+    ]);
+    desk.provider.configure(|settings| settings.metadata = metadata.into());
+    let add = async |more: &[&str]| {
+        let mut command = desk.program(env!("CARGO_BIN_EXE_bearerctl"));
+        command.current_dir(desk.path("")).args(["add", "work", "--issuer", &issuer, "--client-id", "x"]);
+        command.args(more);
+        let done = desk.run(command, "").await;
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let file = desk.path("config/bearerd/accounts.d/work.toml");
+
+    let (code, said) = add(&[]).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("is not trusted: no connection: ") && said.contains("--ca-file FILE"), "{said}");
+    let (code, said) = add(&["--ca-file", "missing.pem"]).await;
+    assert!(code == Some(2) && said.contains("--ca-file missing.pem: No such file"), "{said}");
+    assert!(!file.exists());
+
+    let (code, said) = add(&["--ca-file", "ca.pem"]).await;
+
+    assert_eq!(code, Some(0), "{said}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let pem = std::fs::canonicalize(desk.path("ca.pem")).unwrap();
+    assert!(text.contains(&format!("ca_file = {pem:?}\n")), "{text}");
+    let found = desk.ctl(&["doctor", "work"], "").await;
+    let found = String::from_utf8(found.stdout).unwrap();
+    assert!(found.contains("ok    TLS: its certificate is trusted\n"), "{found}");
 }
 
 /// C6: what is not encrypted stays on this machine, whatever proxy the session is to use.
