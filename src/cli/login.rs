@@ -18,6 +18,7 @@ use crate::clock::Clock;
 
 /// The longest that one Wait lasts, in milliseconds.
 const WAIT_MS: u32 = 20_000;
+const BLACK_ON_WHITE: &str = "\x1b[30;107m";
 
 pub(super) struct Wanted {
     pub(super) account: String,
@@ -212,20 +213,28 @@ async fn device_text(account: &str, login: &LoginProxy<'_>, url: &str) -> Result
 /// For a camera: black on white whatever the terminal's colours are; without colours for a dark terminal, as most
 /// are. Empty if the address is too long, or the terminal cannot show it.
 fn qr_code(url: &str) -> String {
-    let code = qrcode::QrCode::with_error_correction_level(url, qrcode::EcLevel::L);
-    let (Ok(code), true) = (code, output::speaks_utf8()) else { return String::new() };
-    let Colours(coloured) = Colours::of_stderr();
+    let (Ok(code), true) = (encoded(url), output::speaks_utf8()) else { return String::new() };
+    let columns = output::columns(std::io::stderr());
+    picture(&code, Colours::of_stderr(), columns).unwrap_or_default()
+}
+
+fn encoded(url: &str) -> qrcode::QrResult<qrcode::QrCode> {
+    qrcode::QrCode::with_error_correction_level(url, qrcode::EcLevel::L)
+}
+
+/// Two rows of a code to a line; `None` if that is wider than `fits`.
+fn picture(code: &qrcode::QrCode, Colours(coloured): Colours, fits: Option<usize>) -> Option<String> {
     let mut picture = code.render::<Dense1x2>();
     if !coloured {
         picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
     }
     let picture = picture.build();
     let width = picture.lines().map(|line| line.chars().count()).max().unwrap_or_default();
-    if output::columns(std::io::stderr()).is_some_and(|columns| columns < width) {
-        return String::new();
+    if fits.is_some_and(|columns| columns < width) {
+        return None;
     }
-    let line = |line| if coloured { format!("\x1b[30;107m{line}\x1b[0m\n") } else { format!("{line}\n") };
-    picture.lines().map(line).collect()
+    let line = |line| if coloured { format!("{BLACK_ON_WHITE}{line}\x1b[0m\n") } else { format!("{line}\n") };
+    Some(picture.lines().map(line).collect())
 }
 
 /// Waits for the end of the attempt.
@@ -262,4 +271,67 @@ async fn pastes(again: &str, login: &LoginProxy<'_>) -> Failure {
 
 fn as_whom(subject: &str) -> String {
     if subject.is_empty() { String::new() } else { format!(" as {subject}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a camera sees it, whose code is dark on light.
+    #[test]
+    fn the_picture_of_a_code_is_the_code_of_its_address() {
+        let url = "https://id.example.org/realms/staff/device?user_code=WDJB-MJHT";
+        let code = encoded(url).unwrap();
+        assert_ne!(dark(&code), dark(&encoded(&url.to_lowercase()).unwrap()));
+        let width = code.width() + 2 * QUIET_ZONE;
+        for coloured in [true, false] {
+            let picture = picture(&code, Colours(coloured), Some(width)).unwrap();
+
+            let rows = modules(&picture, coloured);
+
+            let (quiet, inside) = (QUIET_ZONE, QUIET_ZONE..QUIET_ZONE + code.width());
+            assert!(rows.iter().all(|row| row.len() == width), "{picture}");
+            assert!(rows[..quiet].iter().flatten().all(|dark| !dark), "{picture}");
+            assert!(rows[inside.end..width].iter().flatten().all(|dark| !dark), "{picture}");
+            for row in &rows[inside.clone()] {
+                assert!(row[..quiet].iter().chain(&row[inside.end..]).all(|dark| !dark), "{picture}");
+            }
+            let seen: Vec<bool> =
+                rows[inside.clone()].iter().flat_map(|row| row[inside.clone()].to_vec()).collect();
+            assert_eq!(seen, dark(&code), "{picture}");
+        }
+        assert_eq!(picture(&code, Colours(true), Some(width - 1)), None);
+    }
+
+    fn dark(code: &qrcode::QrCode) -> Vec<bool> {
+        code.to_colors().iter().map(|colour| *colour == qrcode::Color::Dark).collect()
+    }
+
+    /// What is light around a code, so that it is found.
+    const QUIET_ZONE: usize = 4;
+
+    /// Which of the picture's modules are dark: drawn in black on white, or left out in white on a dark terminal.
+    fn modules(picture: &str, coloured: bool) -> Vec<Vec<bool>> {
+        let mut rows = Vec::new();
+        for line in picture.lines() {
+            let blocks = if coloured {
+                line.strip_prefix(BLACK_ON_WHITE).unwrap().strip_suffix("\x1b[0m").unwrap()
+            } else {
+                line
+            };
+            let halves: Vec<(bool, bool)> = blocks
+                .chars()
+                .map(|block| match block {
+                    ' ' => (false, false),
+                    '▀' => (true, false),
+                    '▄' => (false, true),
+                    '█' => (true, true),
+                    other => panic!("{other:?} is no block"),
+                })
+                .collect();
+            rows.push(halves.iter().map(|(upper, _)| *upper == coloured).collect());
+            rows.push(halves.iter().map(|(_, lower)| *lower == coloured).collect());
+        }
+        rows
+    }
 }
