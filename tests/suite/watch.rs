@@ -5,10 +5,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::Value as Json;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
+use zbus::fdo::MonitoringProxy;
+use zbus::{Message, MessageStream};
 
 use crate::support::desk::{Desk, word};
 
@@ -85,10 +88,20 @@ async fn a_followed_status_is_told_again_when_it_changes() {
 #[tokio::test]
 async fn a_followed_log_goes_on_with_the_next_daemon() {
     let mut desk = Desk::logged_in().await;
+    desk.access_token("work").await;
+    let monitor = desk.bus.connect().await;
+    let mut seen = MessageStream::from(&monitor);
+    MonitoringProxy::new(&monitor).await.unwrap().become_monitor(&[], 0).await.unwrap();
+    let mut asked = async || {
+        let is_read = |message: Message| message.header().member().is_some_and(|member| member == "ReadLog");
+        while !is_read(seen.next().await.unwrap().unwrap()) {}
+    };
     let (_child, mut lines) = follow(&desk, &["log", "work", "--follow"], "").await;
     let mut until = async |wanted: &str| while !next(&mut lines).await.contains(wanted) {};
-    desk.access_token("work").await;
     until("  work  token  granted  ").await;
+    // For what there is, and for what comes: the answer to that is what the end cuts off.
+    asked().await;
+    asked().await;
 
     desk.kill_daemon().await;
     desk.start_daemon().await;
