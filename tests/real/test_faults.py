@@ -200,10 +200,11 @@ def a_provider_that_hangs_holds_up_nobody_else(desktop, keycloak, relay):
     stuck = Caller(desktop)
     relay.wait_held()
 
+    before = _refreshes(keycloak, other, "short")  # its own renewals may have come by now
     began = time.monotonic()
     assert isinstance(Caller(desktop, "other", force=True).answer(), str)
     assert time.monotonic() - began < 3
-    assert _refreshes(keycloak, other, "short") == 1
+    assert _refreshes(keycloak, other, "short") == before + 1
     assert stuck.answer().word == "Timeout"
     waiting = Caller(desktop)
     relay.release()

@@ -13,9 +13,13 @@ import realm
 from bus import Monitor
 from drawing import svg
 from installed import BROWSER, Installed, install
-from processes import until
+from processes import Process, until
 from screen import Screen
 from terminal import Terminal
+
+PORTAL = ("org.freedesktop.portal.Desktop", "/org/freedesktop/portal/desktop")
+OPEN_URI = "org.freedesktop.portal.OpenURI"
+MOCK = "org.freedesktop.DBus.Mock"
 
 
 @pytest.fixture
@@ -122,7 +126,19 @@ def display(desktop):
     screen.close()
 
 
-def a_lost_session_is_shown_on_the_desktop_and_its_button_logs_in(desktop, keycloak, display, tmp_path):
+@pytest.fixture
+def portal(desktop):
+    """A portal that opens nothing, and how often it was asked to."""
+    argv = ["/usr/bin/python3", "-m", "dbusmock", "--session", *PORTAL, OPEN_URI]
+    process = Process(argv, log=desktop.folder / "portal.log", env=desktop.env)
+    process.ready("a portal", lambda: desktop.connection.owner(PORTAL[0]), 20)
+    answer = f"ret = dbus.ObjectPath('{PORTAL[1]}/request/1')"
+    desktop.connection.call(*PORTAL, MOCK, "AddMethod", "sssss", OPEN_URI, "OpenURI", "ssa{sv}", "o", answer)
+    yield lambda: len(desktop.connection.call(*PORTAL, MOCK, "GetMethodCalls", "s", "OpenURI")[0])
+    process.kill()
+
+
+def a_lost_session_is_shown_on_the_desktop_and_its_button_logs_in(desktop, keycloak, display, portal, tmp_path):
     """There is one button, a real click presses it, and the login that it starts takes the card away."""
     user = desktop.ready_account("work")
     keycloak.end_sessions("app", user)
@@ -137,5 +153,6 @@ def a_lost_session_is_shown_on_the_desktop_and_its_button_logs_in(desktop, keycl
 
     assert action.body[1] == "login"
     until("a login", lambda: desktop.account_property("work", "LoginAttempt") != "/")
+    until("a browser", portal)
     assert desktop.log_in("work")[0] == "succeeded"
     until("an empty screen", lambda: display.card() is None)
