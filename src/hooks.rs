@@ -75,7 +75,7 @@ struct Running(Child);
 
 impl Running {
     fn start(command: &mut Command) -> io::Result<Self> {
-        command.process_group(0).kill_on_drop(true).spawn().map(Self)
+        command.process_group(0).spawn().map(Self)
     }
 
     async fn end(&mut self) -> io::Result<ExitStatus> {
@@ -168,18 +168,6 @@ mod tests {
     }
 
     fn state(state: AccountState) -> Published {
-        let view = View {
-            state,
-            reason: "",
-            message: String::new(),
-            needs_attention: false,
-            subject: String::new(),
-            scope: String::new(),
-            access_expires: None,
-            session_expires: None,
-            next_refresh: None,
-            last_refresh: None,
-        };
-        Published { view, login: None }
+        Published { view: View::bare(state), login: None }
     }
 }

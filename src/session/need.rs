@@ -44,18 +44,7 @@ mod tests {
     use super::*;
 
     fn view(state: AccountState, reason: &'static str, needs_attention: bool) -> View {
-        View {
-            state,
-            reason,
-            message: String::new(),
-            needs_attention,
-            subject: String::new(),
-            scope: String::new(),
-            access_expires: None,
-            session_expires: None,
-            next_refresh: None,
-            last_refresh: None,
-        }
+        View { reason, needs_attention, ..View::bare(state) }
     }
 
     #[test]

@@ -57,6 +57,25 @@ pub struct View {
     pub last_refresh: Option<BootTime>,
 }
 
+#[cfg(test)]
+impl View {
+    /// A state, and nothing else.
+    pub(crate) fn bare(state: AccountState) -> Self {
+        Self {
+            state,
+            reason: "",
+            message: String::new(),
+            needs_attention: false,
+            subject: String::new(),
+            scope: String::new(),
+            access_expires: None,
+            session_expires: None,
+            next_refresh: None,
+            last_refresh: None,
+        }
+    }
+}
+
 impl Session {
     #[must_use]
     pub(super) fn view(&self, now: &Now) -> View {

@@ -10,6 +10,9 @@ from jeepney.io.blocking import open_dbus_connection
 
 from processes import Process, required
 
+# The interface of python-dbusmock's own methods.
+MOCK = "org.freedesktop.DBus.Mock"
+
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "busconfig.dtd">
 <busconfig>
   <type>session</type>

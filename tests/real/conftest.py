@@ -8,7 +8,7 @@ import pytest
 
 from browser import Chromium
 from keycloak import Keycloak
-from processes import run
+from processes import Process, run
 from relay import Relay
 from session import Session, closing
 
@@ -114,3 +114,18 @@ def bare_desktop(tmp_path_factory, binaries, keycloak, relay):
 def chromium(tmp_path):
     with Chromium(tmp_path) as browser:
         yield browser
+
+
+@pytest.fixture
+def served(desktop):
+    """Starts programs that serve a name on the session's bus."""
+    processes = []
+
+    def serve(name, *argv):
+        process = Process(argv, log=desktop.folder / f"{name}.log", env=desktop.env)
+        processes.append(process)
+        process.ready(name, lambda: desktop.connection.owner(name), 20)
+
+    yield serve
+    for process in processes:
+        process.kill()

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from bus import MOCK
 from processes import Process, required, run, until
 
 BROKER = ("org.bearerd.Broker1", "/org/bearerd/Broker1")
@@ -16,7 +17,6 @@ SEND = ["dbus-send", "--session", "--print-reply", f"--dest={BROKER[0]}", BROKER
 GET_TOKEN = [*SEND, f"{BROKER[0]}.GetToken", "string:work"]
 STORE = ("org.freedesktop.impl.portal.PermissionStore", "/org/freedesktop/impl/portal/PermissionStore")
 NOTIFICATIONS = ("org.freedesktop.Notifications", "/org/freedesktop/Notifications")
-MOCK = "org.freedesktop.DBus.Mock"
 
 
 class Flatpak:
@@ -115,21 +115,6 @@ def a_program_that_pretends_with_a_file_of_its_own_is_no_flatpak(desktop):
 
     caller = next(entry["caller"] for entry in log(desktop) if entry["chain"].startswith("dbus-send"))
     assert caller.startswith("exe:/") and caller.endswith("/dbus-send"), caller
-
-
-@pytest.fixture
-def served(desktop):
-    """Starts programs that serve a name on the session's bus."""
-    processes = []
-
-    def serve(name, *argv):
-        process = Process(argv, log=desktop.folder / f"{name}.log", env=desktop.env)
-        processes.append(process)
-        process.ready(name, lambda: desktop.connection.owner(name), 20)
-
-    yield serve
-    for process in processes:
-        process.kill()
 
 
 def a_flatpak_that_is_allowed_for_good_is_in_the_desktops_permission_store(desktop, flatpak, served):

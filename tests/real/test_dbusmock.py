@@ -6,14 +6,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bus import PrivateBus
+from bus import MOCK, PrivateBus
 from conftest import PROJECT
 from processes import Process, required, run, until
 
 TEMPLATE = PROJECT / "docs" / "dbusmock" / "bearerd.py"
 NAME = "org.bearerd.Broker1"
 ROOT = "/org/bearerd/Broker1"
-CONTROL = ("call", NAME, ROOT, "org.freedesktop.DBus.Mock")
+CONTROL = ("call", NAME, ROOT, MOCK)
 WORK = ("get-property", NAME, f"{ROOT}/account/work", f"{NAME}.Account")
 # What of the contract the mock does not have, by interface; `None` is all of it.
 NOT_MOCKED = {

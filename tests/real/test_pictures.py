@@ -10,16 +10,15 @@ import pytest
 
 import booted
 import realm
-from bus import Monitor
+from bus import MOCK, Monitor
 from drawing import svg
 from installed import BROWSER, Installed, install
-from processes import Process, until
+from processes import until
 from screen import Screen
 from terminal import Terminal
 
 PORTAL = ("org.freedesktop.portal.Desktop", "/org/freedesktop/portal/desktop")
 OPEN_URI = "org.freedesktop.portal.OpenURI"
-MOCK = "org.freedesktop.DBus.Mock"
 
 
 @pytest.fixture
@@ -127,15 +126,12 @@ def display(desktop):
 
 
 @pytest.fixture
-def portal(desktop):
+def portal(desktop, served):
     """A portal that opens nothing, and how often it was asked to."""
-    argv = ["/usr/bin/python3", "-m", "dbusmock", "--session", *PORTAL, OPEN_URI]
-    process = Process(argv, log=desktop.folder / "portal.log", env=desktop.env)
-    process.ready("a portal", lambda: desktop.connection.owner(PORTAL[0]), 20)
+    served(PORTAL[0], "/usr/bin/python3", "-m", "dbusmock", "--session", *PORTAL, OPEN_URI)
     answer = f"ret = dbus.ObjectPath('{PORTAL[1]}/request/1')"
     desktop.connection.call(*PORTAL, MOCK, "AddMethod", "sssss", OPEN_URI, "OpenURI", "ssa{sv}", "o", answer)
-    yield lambda: len(desktop.connection.call(*PORTAL, MOCK, "GetMethodCalls", "s", "OpenURI")[0])
-    process.kill()
+    return lambda: len(desktop.connection.call(*PORTAL, MOCK, "GetMethodCalls", "s", "OpenURI")[0])
 
 
 def a_lost_session_is_shown_on_the_desktop_and_its_button_logs_in(desktop, keycloak, display, portal, tmp_path):

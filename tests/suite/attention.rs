@@ -29,8 +29,7 @@ async fn a_lost_session_is_told_once_and_its_button_logs_in() {
     desk.forced_token("work").await.ok();
     desk.until_state("work", "expired").await;
     assert!(eventually(async || server.shown.lock().unwrap().open.len() == 1).await, "{}", desk.log());
-    let (id, card) =
-        server.shown.lock().unwrap().open.iter().next().map(|(id, card)| (*id, card.clone())).unwrap();
+    let (id, card) = server.card().unwrap();
     assert_eq!(card.summary, "Logged out of work");
     assert!(card.body.ends_with("run: bearerctl login work"), "{}", card.body);
     assert_eq!(card.actions, ["default", "", "login", "Log in"]);
@@ -56,9 +55,7 @@ async fn a_click_that_opens_no_browser_says_so() {
     let server = NotificationServer::start(&desk.bus).await;
     desk.provider.end_sessions();
     desk.forced_token("work").await.ok();
-    let open = || server.shown.lock().unwrap().open.iter().map(|(id, card)| (*id, card.clone())).next();
-    assert!(eventually(async || open().is_some()).await, "{}", desk.log());
-    let (id, _) = open().unwrap();
+    let (id, _) = server.until_card().await;
 
     server.click(id, "login", "").await;
     server.dismiss(id).await;
@@ -67,7 +64,11 @@ async fn a_click_that_opens_no_browser_says_so() {
         body.starts_with("No browser could be opened from here.\n")
             && body.ends_with("run: bearerctl login work")
     };
-    assert!(eventually(async || open().is_some_and(|(_, card)| said(&card.body))).await, "{}", desk.log());
+    assert!(
+        eventually(async || server.card().is_some_and(|(_, card)| said(&card.body))).await,
+        "{}",
+        desk.log()
+    );
     assert_eq!(desk.account_text("work", "State").await, "expired");
     let log = desk.ctl(&["log", "work"], "").await;
     let log = String::from_utf8(log.stdout).unwrap();
@@ -87,14 +88,17 @@ async fn a_click_whose_login_cannot_start_says_why() {
     let _portal = Portal::start(&desk.bus).await;
     desk.provider.end_sessions();
     desk.forced_token("work").await.ok();
-    let open = || server.shown.lock().unwrap().open.iter().map(|(id, card)| (*id, card.clone())).next();
-    assert!(eventually(async || open().is_some()).await, "{}", desk.log());
+    let (id, _) = server.until_card().await;
     desk.provider.go_down();
 
-    server.click(open().unwrap().0, "login", "").await;
+    server.click(id, "login", "").await;
 
     let said = |body: &str| body.starts_with("The login could not be started: ");
-    assert!(eventually(async || open().is_some_and(|(_, card)| said(&card.body))).await, "{}", desk.log());
+    assert!(
+        eventually(async || server.card().is_some_and(|(_, card)| said(&card.body))).await,
+        "{}",
+        desk.log()
+    );
     assert_eq!(server.shown.lock().unwrap().open.len(), 1);
 }
 

@@ -129,11 +129,7 @@ async fn a_reader_of_the_log_waits_for_what_comes() {
 
 /// With a session, and these keys for its account.
 async fn ruled(keys: &str) -> Desk {
-    let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", "store = \"memory\""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let desk = Desk::logged_in().await;
     desk.write_config(&desk.account("work", &format!("store = \"memory\"\n{keys}")));
     desk.broker.reload().await.unwrap();
     desk
@@ -143,9 +139,7 @@ const ASK: &str = "rules = [{ caller = \"exe:*/bearerctl\", access = \"ask\" }]"
 
 /// The number of the question that is open, once there is one.
 async fn question(server: &NotificationServer) -> u32 {
-    let open = || server.shown.lock().unwrap().open.keys().next().copied();
-    assert!(eventually(async || open().is_some()).await);
-    open().unwrap()
+    server.until_card().await.0
 }
 
 fn err(output: &Output) -> String {

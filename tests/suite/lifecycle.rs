@@ -89,11 +89,7 @@ async fn a_stop_during_a_reload_waits_for_the_refresh_on_its_way_and_its_save() 
 /// Design section 3: a reload answers in time though a changed account waits for its provider, and goes on.
 #[tokio::test]
 async fn a_reload_that_waits_for_a_provider_is_answered_and_goes_on() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", "store = \"memory\""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let desk = Desk::logged_in().await;
     let forced = held_refresh(&desk).await;
     desk.write_config(&desk.account("work", "store = \"memory\"\nkeep_alive = \"when-used\""));
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use bearerd::bus::Error;
 use bearerd::bus::proxy::Token;
-use bearerd::sandbox::provider::{Fault, Settings};
+use bearerd::sandbox::provider::Fault;
 use futures_util::future::join_all;
 use zbus::zvariant::Value;
 
@@ -24,12 +24,7 @@ async fn desk() -> Desk {
 }
 
 async fn desk_with(audience_by: &str) -> Desk {
-    let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", &format!("audience_by = {audience_by:?}\nstore = \"memory\"")));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
-    desk
+    Desk::logged_in_with(&format!("audience_by = {audience_by:?}")).await
 }
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -170,11 +165,7 @@ async fn a_target_that_the_provider_does_not_know_is_an_error_of_its_caller_alon
 /// A11: a caller's scope is never left out: it would get more than it asked for.
 #[tokio::test]
 async fn a_refused_narrower_scope_is_not_asked_for_without_it() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", "scope_on_refresh = true\nstore = \"memory\""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let desk = Desk::logged_in_with("scope_on_refresh = true").await;
     desk.provider.next(Fault::error(400, "invalid_scope", "Invalid scopes"));
 
     let error = narrow(&desk, &[("scope", "locks")]).await.unwrap_err();

@@ -248,11 +248,7 @@ async fn a_refused_client_keeps_its_session_until_the_secret_is_right_again() {
 /// O: scopes that a provider wants repeated, and then does not want, cost one more request, and no refresh token.
 #[tokio::test]
 async fn a_refresh_that_is_refused_for_its_scopes_is_sent_once_more_without() {
-    let mut desk = Desk::bare(Settings::default()).await;
-    desk.write_config(&desk.account("work", "scope_on_refresh = true\nstore = \"memory\""));
-    desk.start_daemon().await;
-    desk.set_secret("work").await;
-    desk.log_in("work").await;
+    let desk = Desk::logged_in_with("scope_on_refresh = true").await;
     let no = || Fault::error(400, "invalid_scope", "Invalid scopes");
     desk.provider.next(no());
 

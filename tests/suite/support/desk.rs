@@ -47,8 +47,13 @@ impl Desk {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::with_keys(settings, "store = \"memory\"").await
+    }
+
+    /// With these keys for the account.
+    async fn with_keys(settings: Settings, keys: &str) -> Self {
         let mut desk = Self::bare(settings).await;
-        desk.write_config(&desk.account("work", "store = \"memory\""));
+        desk.write_config(&desk.account("work", keys));
         desk.start_daemon().await;
         desk.set_secret("work").await;
         desk
@@ -57,6 +62,14 @@ impl Desk {
     /// With a session.
     pub(crate) async fn logged_in() -> Self {
         let desk = Self::start().await;
+        desk.log_in("work").await;
+        desk
+    }
+
+    /// With a session in memory, and these keys for its account.
+    pub(crate) async fn logged_in_with(keys: &str) -> Self {
+        let keys = format!("{keys}\nstore = \"memory\"");
+        let desk = Self::with_keys(Settings::default(), &keys).await;
         desk.log_in("work").await;
         desk
     }

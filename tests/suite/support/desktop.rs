@@ -11,6 +11,7 @@ use zbus::Connection;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
+use super::desk::eventually;
 use super::keyring::Bus;
 
 const NOTIFICATIONS: &str = "/org/freedesktop/Notifications";
@@ -42,6 +43,17 @@ impl NotificationServer {
         connection.object_server().at(NOTIFICATIONS, Notifications(Arc::clone(&shown))).await.unwrap();
         connection.request_name("org.freedesktop.Notifications").await.unwrap();
         Self { shown, connection }
+    }
+
+    /// The oldest of those that are open.
+    pub(crate) fn card(&self) -> Option<(u32, Card)> {
+        self.shown.lock().unwrap().open.iter().map(|(id, card)| (*id, card.clone())).next()
+    }
+
+    /// Waits until there is one.
+    pub(crate) async fn until_card(&self) -> (u32, Card) {
+        assert!(eventually(async || self.card().is_some()).await, "no notification came");
+        self.card().unwrap()
     }
 
     /// As GNOME Shell does: the token first.
