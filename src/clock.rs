@@ -150,6 +150,15 @@ impl Clock {
     pub async fn sleep(&self, time: Duration) {
         self.sleep_until(self.now().boot.after(time)).await;
     }
+
+    /// What `work` comes to; `None` if it takes longer than `limit`, suspended time counted.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.sleep(limit) => None,
+        }
+    }
 }
 
 /// The waiting deadlines behind the one timerfd.

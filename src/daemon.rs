@@ -203,13 +203,11 @@ async fn is_alive(connection: &Connection, accounts: &Accounts, clock: &Clock) -
         bus.ping().await?;
         Ok::<bool, zbus::Error>(accounts.are_alive().await)
     };
-    tokio::select! {
-        proof = proof => proof.unwrap_or(false),
-        () = clock.sleep(LIFE_TIMEOUT) => {
-            tracing::error!("no proof of life");
-            false
-        }
+    if let Some(proof) = clock.within(LIFE_TIMEOUT, proof).await {
+        return proof.unwrap_or(false);
     }
+    tracing::error!("no proof of life");
+    false
 }
 
 async fn closed(connection: &Connection) {

@@ -121,12 +121,9 @@ async fn follow(
     let names = fdo::DBusProxy::new(connection).await?;
     let mut owners = names.receive_name_owner_changed_with_args(&[(0, LOGIND)]).await?;
     loop {
-        let locked = tokio::select! {
-            biased;
-            locked = is_locked(connection) => locked?,
-            () = clock.sleep(LOOK_TIMEOUT) => return Err(zbus::Error::Failure("logind does not answer".to_owned())),
-        };
-        bus.screen_locked(locked).await;
+        let silent = || Err(zbus::Error::Failure("logind does not answer".to_owned()));
+        let locked = clock.within(LOOK_TIMEOUT, is_locked(connection)).await.unwrap_or_else(silent);
+        bus.screen_locked(locked?).await;
         *known = None;
         *told = false;
         loop {

@@ -81,10 +81,9 @@ async fn kind(pid: u32, clock: &Clock) -> Kind {
         return Kind::Host;
     }
     let look = tokio::task::spawn_blocking(move || inside(pid));
-    tokio::select! {
-        biased;
-        kind = look => kind.unwrap_or(Kind::Hidden(CLOSED)),
-        () = clock.sleep(ROOT_TIMEOUT) => Kind::Hidden("its file system does not answer"),
+    match clock.within(ROOT_TIMEOUT, look).await {
+        Some(kind) => kind.unwrap_or(Kind::Hidden(CLOSED)),
+        None => Kind::Hidden("its file system does not answer"),
     }
 }
 

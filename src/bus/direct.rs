@@ -122,10 +122,9 @@ async fn attend(stream: UnixStream, number: u64, bus: Arc<Bus>, _place: OwnedSem
 async fn serve(mut stream: UnixStream, number: u64, bus: &Arc<Bus>) -> zbus::Result<zbus::Connection> {
     let peer = peer(&stream)?;
     let guid = zbus::Guid::generate();
-    tokio::select! {
-        accepted = handshake::accept(&mut stream, guid.as_str()) => accepted?,
-        () = bus.clock().sleep(HANDSHAKE_TIMEOUT) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-    }
+    let accepted = handshake::accept(&mut stream, guid.as_str());
+    let accepted = bus.clock().within(HANDSHAKE_TIMEOUT, accepted).await;
+    accepted.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     let caller = Arc::new(identify(peer, bus.clock()).await);
     let root = Broker::new(Arc::clone(bus), Door::Direct(number, caller));
     let builder = Builder::authenticated_socket(stream, guid)?.p2p();

@@ -88,11 +88,8 @@ impl PermissionStore {
 
     /// `None` also when there is no such entry.
     async fn ask<T>(&self, call: impl Future<Output = zbus::Result<T>>) -> Option<T> {
-        tokio::select! {
-            biased;
-            answer = call => answer.inspect_err(|error| tracing::debug!(%error, "the permission store")).ok(),
-            () = self.clock.sleep(TIMEOUT) => None,
-        }
+        let answer = self.clock.within(TIMEOUT, call).await?;
+        answer.inspect_err(|error| tracing::debug!(%error, "the permission store")).ok()
     }
 }
 

@@ -87,13 +87,8 @@ impl<P: Provider> Begin<P> {
     }
 
     async fn in_time<T>(&self, steps: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        tokio::select! {
-            biased;
-            begun = steps => begun,
-            () = self.clock.sleep(TIMEOUT) => {
-                Err(self.not_started(&ProviderError::new(Class::Unreachable, "no answer in time")))
-            }
-        }
+        let late = || Err(self.not_started(&ProviderError::new(Class::Unreachable, "no answer in time")));
+        self.clock.within(TIMEOUT, steps).await.unwrap_or_else(late)
     }
 
     async fn browser(&self, options: &LoginOptions) -> Result<Begun, Error> {

@@ -238,11 +238,8 @@ impl SessionHandle {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<(), Error>>) -> Command,
     ) -> Result<(), Error> {
-        tokio::select! {
-            biased;
-            stored = self.command(command) => stored?,
-            () = self.clock.sleep(CALLER_BUDGET) => Err(Error::Timeout(text::store_late(self.account.as_str()))),
-        }
+        let late = || Error::Timeout(text::store_late(self.account.as_str()));
+        self.clock.within(CALLER_BUDGET, self.command(command)).await.ok_or_else(late)??
     }
 
     async fn flag(&self, request: Request) -> Result<bool, Error> {
