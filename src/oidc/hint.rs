@@ -74,6 +74,11 @@ pub(super) fn of_no_connection(why: &str) -> Option<&'static str> {
     )
 }
 
+/// As it stands behind a sentence; nothing without one.
+pub(super) fn in_brackets(hint: Option<&str>) -> String {
+    hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
+}
+
 fn has(numbers: Option<&Value>, wanted: impl Fn(u64) -> bool) -> bool {
     numbers.and_then(Value::as_array).is_some_and(|all| all.iter().filter_map(Value::as_u64).any(wanted))
 }

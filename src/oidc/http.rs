@@ -193,7 +193,7 @@ async fn read_body(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Provide
 fn not_answered(error: &reqwest::Error) -> ProviderError {
     let why = innermost(error);
     if error.is_connect() || error.is_builder() {
-        let hint = hint::of_no_connection(&why).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let hint = hint::in_brackets(hint::of_no_connection(&why));
         ProviderError::new(Class::Unreachable, format!("no connection: {why}{hint}"))
     } else if error.is_timeout() {
         ProviderError::new(Class::Ambiguous, "no answer in time")

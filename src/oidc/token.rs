@@ -192,8 +192,7 @@ pub(super) fn members(answer: &HttpAnswer, endpoint: &str) -> Result<Members, Pr
             Some(Class::Unreachable) => Class::Unreachable,
             _ => Class::Malformed,
         };
-        let hint =
-            hint::of_no_json(status, &answer.body).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let hint = hint::in_brackets(hint::of_no_json(status, &answer.body));
         let message = format!("the {endpoint} answered with status {status} and no JSON object{hint}");
         return Err(fail(class, message));
     };
