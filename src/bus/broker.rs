@@ -91,8 +91,7 @@ impl Broker {
         let path = self.bus.serve_login(&started.attempt).await?;
         let url = started.attempt.view().url;
         if !started.joined {
-            let attempt = Arc::clone(&started.attempt);
-            tokio::spawn(async move { permit.ended(Event::LoginEnd, attempt.ended().await.as_str()) });
+            permit.note_end(&started.attempt);
         }
         if open && !started.joined {
             let (bus, url) = (Arc::clone(&self.bus), url.clone());

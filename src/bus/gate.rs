@@ -20,6 +20,7 @@ use crate::account::AccountName;
 use crate::accounts::Account;
 use crate::clock::{BootTime, Clock};
 use crate::config::AccountConfig;
+use crate::login::Attempt;
 use crate::oidc::text::shell_word;
 use crate::session::{self, TokenOptions, TokenReply};
 
@@ -81,14 +82,7 @@ impl Gate {
         if direct && account.rules.restrict() {
             return Err(elsewhere(&account.name));
         }
-        let mut permit = Permit {
-            access: Arc::clone(&self.access),
-            clock: self.clock.clone(),
-            caller,
-            account: account.name.clone(),
-            event,
-            deadline: None,
-        };
+        let mut permit = self.leave(caller, &account.name, event);
         let refused = match self.access.rule(account, &permit.caller, event) {
             Ruling::Go => return Ok(permit),
             Ruling::Refuse(why) => why,
@@ -109,12 +103,16 @@ impl Gate {
     pub(super) async fn desktop_login(&self, teller: &UniqueName<'_>, account: &AccountName) -> Permit {
         let caller = self.callers.named(teller).await;
         let gone = |_| Arc::new(Caller::hidden(rustix::process::getuid().as_raw(), 0, "it has ended"));
+        self.leave(caller.unwrap_or_else(gone), account, Event::Login)
+    }
+
+    fn leave(&self, caller: Arc<Caller>, account: &AccountName, event: Event) -> Permit {
         Permit {
             access: Arc::clone(&self.access),
             clock: self.clock.clone(),
-            caller: caller.unwrap_or_else(gone),
+            caller,
             account: account.clone(),
-            event: Event::Login,
+            event,
             deadline: None,
         }
     }
@@ -279,9 +277,13 @@ impl Permit {
         self.noted(done, expires)
     }
 
-    /// Notes how something ended that this began.
-    pub(super) fn ended(&self, event: Event, outcome: &'static str) {
-        self.access.note(event, &self.account, &self.caller, outcome, 0);
+    /// Notes how the attempt ends that this began.
+    pub(super) fn note_end(self, attempt: &Arc<Attempt>) {
+        let attempt = Arc::clone(attempt);
+        tokio::spawn(async move {
+            let outcome = attempt.ended().await.as_str();
+            self.access.note(Event::LoginEnd, &self.account, &self.caller, outcome, 0);
+        });
     }
 
     fn noted<T>(&self, done: Result<T, Error>, expires: impl FnOnce(&T) -> u64) -> Result<T, Error> {

@@ -33,6 +33,7 @@ mod gate;
 pub(crate) mod handshake;
 mod log_control;
 mod login;
+mod notification_server;
 mod notifications;
 mod options;
 mod peer;
@@ -129,10 +130,9 @@ impl Bus {
         let bus = Arc::clone(self);
         // A task: it must not end half done with whoever asked for it.
         let reload = tokio::spawn(async move { bus.read_again().await });
-        tokio::select! {
-            biased;
-            done = reload => done.unwrap_or_else(|error| Err(zbus::Error::Failure(error.to_string()).into())),
-            () = self.clock().sleep(gate::BUDGET) => Err(Error::timeout(
+        match self.clock().within(gate::BUDGET, reload).await {
+            Some(done) => done.unwrap_or_else(|error| Err(zbus::Error::Failure(error.to_string()).into())),
+            None => Err(Error::timeout(
                 "a changed account waits for its provider; the new configuration is in force when that has \
                  answered; see: bearerctl status",
             )),
@@ -248,13 +248,9 @@ impl Bus {
     }
 
     async fn open_in_browser(&self, url: &str, activation_token: Option<&str>) -> zbus::Result<()> {
-        let opened = tokio::select! {
-            biased;
-            opened = portal::open_uri(&self.connection, url, activation_token) => opened,
-            () = self.clock().sleep(PORTAL_TIMEOUT) => {
-                Err(zbus::Error::Failure("the portal does not answer".to_owned()))
-            }
-        };
+        let opened = portal::open_uri(&self.connection, url, activation_token);
+        let silent = || Err(zbus::Error::Failure("the portal does not answer".to_owned()));
+        let opened = self.clock().within(PORTAL_TIMEOUT, opened).await.unwrap_or_else(silent);
         opened.inspect(|()| tracing::info!("the portal was asked to open a browser"))
     }
 

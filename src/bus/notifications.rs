@@ -3,20 +3,16 @@
 //! One notification per account, and one for the keyring: replaced, never stacked; withdrawn when its reason is gone; not shown again
 //! once the user has closed it, until there is another reason. Without a server nothing happens.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use zbus::names::OwnedUniqueName;
-use zbus::proxy::CacheProperties;
-use zbus::zvariant::Value;
-use zbus::{Connection, MatchRule, Message, MessageStream};
+use zbus::{Connection, Message};
 
 use super::Bus;
-use crate::access::log::Event as Asked;
+use super::notification_server::{Event, NotificationsProxy, Server, Text, escaped, in_time, next};
 use crate::account::AccountName;
 use crate::clock::{BootTime, Clock};
 use crate::login::LoginOptions;
@@ -30,29 +26,10 @@ const SETTLE_KEYRING: Duration = Duration::from_secs(30);
 /// How long the reason of a failed click waits for its notification to be due again.
 const FAILED: Duration = Duration::from_secs(30);
 
-/// A server that takes longer is none. Nobody reads its signals meanwhile, and once they are too many nothing else is
-/// read from the bus, the answer that we wait for neither.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
-
-const SERVER: &str = "org.freedesktop.Notifications";
-const PATH: &str = "/org/freedesktop/Notifications";
-const SILENT: &str = "the notification server does not answer";
 const LOG_IN: &str = "login";
 const UNLOCK: &str = "unlock";
 /// A click on the notification itself.
 const DEFAULT: &str = "default";
-
-#[zbus::proxy(
-    interface = "org.freedesktop.Notifications",
-    default_service = "org.freedesktop.Notifications",
-    default_path = "/org/freedesktop/Notifications",
-    gen_blocking = false
-)]
-pub(super) trait Notifications {
-    fn close_notification(&self, id: u32) -> zbus::Result<()>;
-
-    fn get_capabilities(&self) -> zbus::Result<Vec<String>>;
-}
 
 /// Where accounts say what they need; cheap to clone.
 #[derive(Clone)]
@@ -115,34 +92,6 @@ struct Card {
     unseen: bool,
     /// The window system's permission to come to the front, from the click.
     activation: Option<String>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    Action(u32, String),
-    Activation(u32, String),
-    Closed(u32),
-}
-
-/// A notification server, and what it says.
-///
-/// **Invariant:** only the connection that showed a notification is believed about it. Every program can send us
-/// a signal that looks like the server's: to one connection alone the bus delivers it whatever the match rule says.
-pub(super) struct Server {
-    pub(super) proxy: NotificationsProxy<'static>,
-    signals: MessageStream,
-    /// Who answered the last `Notify`.
-    owner: Option<OwnedUniqueName>,
-}
-
-/// What a notification shows: its buttons are key and label in turn.
-pub(super) struct Text {
-    pub(super) summary: String,
-    pub(super) body: String,
-    pub(super) actions: Vec<&'static str>,
-    pub(super) urgency: u8,
-    /// In milliseconds; 0: it stays, -1: as the server has it.
-    pub(super) lifetime: i32,
 }
 
 /// The task's state.
@@ -270,14 +219,14 @@ impl Desk {
         let why = why.map(|(why, _)| why + "\n").unwrap_or_default();
         let body = escaped(&(why + &card.told.message));
         let text = Text { summary, body, actions: actions.to_vec(), urgency: 1, lifetime: -1 };
-        let mut reply = tokio::spawn(server.notify(card.id.unwrap_or_default(), text));
+        let mut reply = Box::pin(server.notify(card.id.unwrap_or_default(), text));
         let Some(answered) = in_time(&self.clock, &mut reply).await else {
-            tracing::debug!("{SILENT}");
+            tracing::debug!("the notification server does not answer");
             card.unseen = true;
             tokio::spawn(late(reply, server.proxy.clone(), card.id, self.bus.clone()));
             return Ok(false);
         };
-        card.id = Some(server.shown(&answered.map_err(|_| zbus::Error::InterfaceNotFound)??)?);
+        card.id = Some(server.shown(&answered?)?);
         Ok(true)
     }
 
@@ -319,8 +268,8 @@ impl Desk {
     /// A task: the provider may take its time, and the server's signals are to be read meanwhile.
     fn log_in(&mut self, account: AccountName, activation: Option<String>) {
         self.failed.remove(&account);
-        let (Some(bus), Some(server)) = (self.bus.upgrade(), &self.server) else { return };
-        let teller = server.owner.clone();
+        let teller = self.server.as_ref().and_then(|server| server.owner.clone());
+        let (Some(bus), Some(teller)) = (self.bus.upgrade(), teller) else { return };
         tokio::spawn(async move {
             if let Err(why) = bus.log_in(&account, activation, teller).await {
                 tracing::warn!(%account, why, "a click on \"Log in\" came to nothing");
@@ -336,24 +285,15 @@ impl Bus {
         self: &Arc<Self>,
         account: &AccountName,
         activation: Option<String>,
-        teller: Option<OwnedUniqueName>,
+        teller: OwnedUniqueName,
     ) -> Result<(), String> {
         let failed = |error: super::Error| format!("The login could not be started: {}", error.sentence());
         let configured = self.accounts.account(account.as_str()).map_err(|error| failed(error.into()))?;
-        let started = configured.session.login(LoginOptions::default());
-        let permit = match &teller {
-            Some(teller) => Some(self.gate.desktop_login(teller, account).await),
-            None => None,
-        };
-        let started = match &permit {
-            Some(permit) => permit.run(started).await,
-            None => started.await.map_err(Into::into),
-        };
-        let started = started.map_err(failed)?;
+        let permit = self.gate.desktop_login(&teller, account).await;
+        let started = permit.run(configured.session.login(LoginOptions::default())).await.map_err(failed)?;
         let attempt = Arc::clone(&started.attempt);
-        if let Some(permit) = permit.filter(|_| !started.joined) {
-            let attempt = Arc::clone(&attempt);
-            tokio::spawn(async move { permit.ended(Asked::LoginEnd, attempt.ended().await.as_str()) });
+        if !started.joined {
+            permit.note_end(&attempt);
         }
         self.serve_login(&attempt).await.map_err(|error| failed(error.into()))?;
         // Joined or not: the user wants to see the page.
@@ -370,56 +310,14 @@ impl Bus {
     }
 }
 
-impl Server {
-    pub(super) async fn find(connection: &Connection) -> zbus::Result<Self> {
-        let builder = NotificationsProxy::builder(connection).cache_properties(CacheProperties::No);
-        let proxy = builder.build().await?;
-        let rule = MatchRule::builder()
-            .msg_type(zbus::message::Type::Signal)
-            .sender(SERVER)?
-            .path(PATH)?
-            .interface(SERVER)?
-            .build();
-        let signals = MessageStream::for_match_rule(rule, connection, None).await?;
-        Ok(Self { proxy, signals, owner: None })
-    }
-
-    /// Shows a notification, in the place of the one with that id unless it is 0; the answer is for [`Self::shown`].
-    pub(super) fn notify(
-        &self,
-        replaces: u32,
-        text: Text,
-    ) -> impl Future<Output = zbus::Result<Message>> + Send + use<> {
-        let proxy = self.proxy.inner().clone();
-        async move {
-            let urgency = Value::from(text.urgency);
-            let hints = HashMap::from([("category", Value::from("network")), ("urgency", urgency)]);
-            let Text { summary, body, actions, lifetime, .. } = text;
-            let shown = ("bearerd", replaces, "dialog-password", summary, body, actions, hints, lifetime);
-            proxy.call_method("Notify", &shown).await
-        }
-    }
-
-    /// The notification's id, from the answer.
-    pub(super) fn shown(&mut self, reply: &Message) -> zbus::Result<u32> {
-        self.owner = reply.header().sender().map(|name| name.to_owned().into());
-        reply.body().deserialize()
-    }
-
-    fn said(&self, message: &Message) -> bool {
-        let header = message.header();
-        header.sender().is_some_and(|sender| self.owner.as_ref().is_some_and(|owner| sender == owner.inner()))
-    }
-}
-
 /// Takes an answer that came too late: nobody knows that notification, so it goes, and is shown anew.
 async fn late(
-    reply: JoinHandle<zbus::Result<Message>>,
+    reply: impl Future<Output = zbus::Result<Message>>,
     proxy: NotificationsProxy<'static>,
     replaced: Option<u32>,
     bus: Weak<Bus>,
 ) {
-    if let Ok(Ok(reply)) = reply.await
+    if let Ok(reply) = reply.await
         && let Ok(id) = reply.body().deserialize::<u32>()
         && replaced != Some(id)
     {
@@ -427,37 +325,6 @@ async fn late(
     }
     if let Some(bus) = bus.upgrade() {
         bus.notifier.send(News::Answered);
-    }
-}
-
-/// What a signal of the server says, if it is one of those that matter.
-fn event(message: &Message) -> Option<Event> {
-    let (header, body) = (message.header(), message.body());
-    match header.member()?.as_str() {
-        "ActionInvoked" => body.deserialize().ok().map(|(id, key)| Event::Action(id, key)),
-        "ActivationToken" => body.deserialize().ok().map(|(id, token)| Event::Activation(id, token)),
-        "NotificationClosed" => body.deserialize::<(u32, u32)>().ok().map(|(id, _)| Event::Closed(id)),
-        _ => None,
-    }
-}
-
-/// The server's next event; `None` when there will be none any more.
-pub(super) async fn next(server: &mut Option<Server>) -> Option<Event> {
-    let Some(server) = server else { return std::future::pending().await };
-    loop {
-        let message = server.signals.next().await?.ok()?;
-        if let Some(event) = event(&message).filter(|_| server.said(&message)) {
-            return Some(event);
-        }
-    }
-}
-
-/// What the server answers; `None` if it takes too long.
-pub(super) async fn in_time<T>(clock: &Clock, answer: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        answer = answer => Some(answer),
-        () = clock.sleep(SERVER_TIMEOUT) => None,
     }
 }
 
@@ -480,9 +347,4 @@ fn words(account: Option<&AccountName>, need: Need) -> (String, &'static [&'stat
         Need::Correct => (format!("{account} is refused by its provider"), &[]),
         Need::Look => (format!("The provider of {account} has been away for a while"), &[]),
     }
-}
-
-/// The body may hold markup, and what a provider says must not become any.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zbus::Connection;
 
-use super::notifications::{Event, Server, Text, escaped, in_time, next};
+use super::notification_server::{Event, Server, Text, escaped, in_time, next};
 use crate::access::caller::Caller;
 use crate::access::consent::Answer;
 use crate::account::AccountName;
